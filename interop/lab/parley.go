@@ -1,0 +1,137 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Parley is the server under test, run as a black box by its command line. It serves
+// Matrix at https://DOMAIN:8448 and XMPP at the standard ports; its rooms are at
+// rooms.DOMAIN.
+type Parley struct {
+	*process
+	domain, binary, dir string
+}
+
+// Build compiles the parley command into dir and returns the binary's path.
+func Build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "parley")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/parley")
+	cmd.Dir = filepath.Dir(Root())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("lab: building parley: %w\n%s", err, lastLines(out, 30))
+	}
+	return binary, nil
+}
+
+// AddParley makes a new Parley server for domain on a new host of the lab. Start starts
+// it. binary is the path of the parley command.
+func (l *Lab) AddParley(ctx context.Context, binary, domain string) (*Parley, error) {
+	domains := []string{domain, "rooms." + domain, "upload." + domain}
+	host, err := l.AddHost(ctx, "parley", domains...)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range domains[:2] {
+		l.DNS.AddService("_xmpp-server._tcp", d, domain, 5269)
+	}
+	l.DNS.AddService("_xmpp-client._tcp", domain, domain, 5222)
+	l.DNS.AddService("_xmpps-client._tcp", domain, domain, 5223)
+	cert, key := filepath.Join(host.Dir, "cert.pem"), filepath.Join(host.Dir, "key.pem")
+	if err := l.CA.Issue(cert, key, domains...); err != nil {
+		return nil, err
+	}
+
+	p := &Parley{domain: domain, binary: binary, dir: filepath.Join(host.Dir, "server")}
+	if err := p.parley(ctx, host, "init", "--domain", domain, "--dir", p.dir); err != nil {
+		return nil, err
+	}
+	if err := p.configure(cert, key, l.CA.File); err != nil {
+		return nil, fmt.Errorf("lab: configuring parley: %w", err)
+	}
+	p.process = host.newProcess(&process{
+		command: []string{binary, "serve", "--dir", p.dir},
+		ready:   []uint16{5222, 5223, 5269, 8448},
+	})
+	return p, nil
+}
+
+// configure changes what init wrote: the lab's certificate, authority, name server and
+// networks. The rest stays as a new operator gets it.
+func (p *Parley) configure(cert, key, ca string) error {
+	file := filepath.Join(p.dir, "parley.toml")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	config := make(map[string]any)
+	if err := toml.Unmarshal(data, &config); err != nil {
+		return err
+	}
+	networks := make([]string, 0, 2)
+	for _, n := range Networks() {
+		networks = append(networks, n.String())
+	}
+	set := func(table, name string, value any) {
+		t, ok := config[table].(map[string]any)
+		if !ok {
+			t = make(map[string]any)
+			config[table] = t
+		}
+		t[name] = value
+	}
+	set("listen", "http", "127.0.0.1:8008")
+	set("listen", "https", ":8448")
+	set("listen", "xmpp", ":5222")
+	set("listen", "xmpp_tls", ":5223")
+	set("listen", "xmpp_s2s", ":5269")
+	set("tls", "mode", "files")
+	set("tls", "cert", cert)
+	set("tls", "key", key)
+	set("tls", "extra_ca", ca)
+	set("dns", "resolver", address(network4, dnsHost).String()+":53")
+	set("limits", "private_networks", networks)
+	if data, err = toml.Marshal(config); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o600)
+}
+
+// Domain returns the domain of Parley's accounts.
+func (p *Parley) Domain() string { return p.domain }
+
+// Homeserver returns the base URL for Matrix clients.
+func (p *Parley) Homeserver() string { return "https://" + p.domain + ":8448" }
+
+// Version returns what `parley version` prints.
+func (p *Parley) Version(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, p.binary, "version").Output()
+	if err != nil {
+		return "", fmt.Errorf("lab: parley version: %w", err)
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return first, nil
+}
+
+// AddAccount makes an account, also while the server runs.
+func (p *Parley) AddAccount(ctx context.Context, local, password string) error {
+	file := filepath.Join(p.host.Dir, "password-"+local)
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer os.Remove(file)
+	return p.parley(ctx, p.host, "account", "add", local+"@"+p.domain, "--password-file", file, "--dir", p.dir)
+}
+
+func (p *Parley) parley(ctx context.Context, host *Host, args ...string) error {
+	if out, err := host.Command(ctx, p.binary, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("lab: parley %s: %w\n%s", args[0], err, lastLines(out, 20))
+	}
+	return nil
+}
