@@ -49,6 +49,9 @@ func (p *parser) element() (*Element, error) {
 				return nil, over(LimitDepth)
 			}
 		case xml.CharData:
+			if len(p.stack) == 0 {
+				return nil, &ParseError{Condition: BadFormat, Detail: "text between stanzas"}
+			}
 			p.addText(tok)
 		case xml.EndElement:
 			done, err := p.close(rawName(tok.Name))
