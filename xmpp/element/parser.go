@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // parser turns the raw tokens of encoding/xml into one element. RawToken checks the syntax of each token, the characters and the
@@ -146,7 +147,7 @@ func (p *parser) open(tok xml.StartElement) (*Element, string, error) {
 		}
 	}
 	raw := rawName(tok.Name)
-	if strings.ContainsRune(tok.Name.Local, ':') || tok.Name.Local == "" {
+	if !ncName(tok.Name.Local) {
 		return nil, "", illFormed("name with a misplaced colon")
 	}
 	space, err := p.resolve(tok.Name.Space)
@@ -183,7 +184,7 @@ func (p *parser) declare(a xml.Attr) (bool, error) {
 	if prefix == "xmlns" || a.Value == xmlnsNamespace || (prefix == "xml") != (a.Value == XMLNamespace) {
 		return true, illFormed("reserved namespace bound to another prefix")
 	}
-	if strings.ContainsRune(prefix, ':') {
+	if prefix != "" && !ncName(prefix) {
 		return true, illFormed("name with a misplaced colon")
 	}
 	if len(p.r.scope) >= p.r.limits.Namespaces {
@@ -202,7 +203,7 @@ func (p *parser) attrs(raw []xml.Attr, plain int) ([]xml.Attr, error) {
 		if a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns" {
 			continue
 		}
-		if strings.ContainsRune(a.Name.Local, ':') || a.Name.Local == "" {
+		if !ncName(a.Name.Local) {
 			return nil, illFormed("name with a misplaced colon")
 		}
 		if a.Name.Space != "" {
@@ -288,6 +289,12 @@ func (p *parser) flush() {
 	}
 	top.el.Children = append(top.el.Children, CharData(top.text.String()))
 	top.text = nil
+}
+
+// ncName says whether a name that the decoder let pass is also one without its prefix.
+func ncName(local string) bool {
+	first, _ := utf8.DecodeRuneInString(local)
+	return nameStart(first) && !strings.ContainsRune(local, ':')
 }
 
 func rawName(n xml.Name) string {

@@ -86,6 +86,7 @@ func TestRefusals(t *testing.T) {
 		{"colons", `<a:b:c/>`, element.NotWellFormed, ""},
 		{"leading colon", `<:a/>`, element.NotWellFormed, ""},
 		{"trailing colon", `<stream:/>`, element.NotWellFormed, ""},
+		{"digit after the colon", `<a xmlns:p='u' p:0=''/>`, element.NotWellFormed, ""},
 		{"colon in attribute", `<a :b=''/>`, element.NotWellFormed, ""},
 		{"name", `<1/>`, element.NotWellFormed, ""},
 		{"no quotes", `<a b=c/>`, element.NotWellFormed, ""},
