@@ -1,0 +1,271 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Config is parley.toml, checked, with every default filled in.
+type Config struct {
+	// Domains that this server is for, in canonical spelling, at least one.
+	// The first is the server's own name where a protocol knows only one.
+	Domains []string `toml:"domains"`
+
+	Listen       Listen       `toml:"listen"`
+	TLS          TLS          `toml:"tls"`
+	Database     Database     `toml:"database"`
+	Registration Registration `toml:"registration"`
+	Matrix       Matrix       `toml:"matrix"`
+	DNS          DNS          `toml:"dns"`
+	Limits       Limits       `toml:"limits"`
+	Metrics      Metrics      `toml:"metrics"`
+	Log          Log          `toml:"log"`
+
+	// Dir is the server's directory, absolute. Relative paths in the file
+	// have been made absolute against it.
+	Dir Dir `toml:"-"`
+}
+
+// Listen says where the server takes connections; an empty address is off.
+type Listen struct {
+	HTTP    ListenAddr `toml:"http"`     // plain HTTP, for a reverse proxy
+	HTTPS   ListenAddr `toml:"https"`    // HTTP over TLS
+	XMPP    ListenAddr `toml:"xmpp"`     // clients, STARTTLS
+	XMPPTLS ListenAddr `toml:"xmpp_tls"` // clients, TLS from the first byte
+	XMPPS2S ListenAddr `toml:"xmpp_s2s"` // servers, STARTTLS and direct TLS
+
+	// PublicURL is how clients reach the HTTP API from outside, without a
+	// final slash. Empty: derived by [Config.BaseURL].
+	PublicURL string `toml:"public_url"`
+}
+
+// TLS says where certificates come from and whom to trust.
+type TLS struct {
+	Mode TLSMode `toml:"mode"`
+	// Cert and Key are PEM files, for mode "files".
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+	// More has further certificates, for servers with many domains.
+	More []KeyPair `toml:"more"`
+	// ExtraCA is a PEM file with authorities to trust beside the system's.
+	ExtraCA string `toml:"extra_ca"`
+	// ACMEEmail is told to the certificate authority; may be empty.
+	ACMEEmail string `toml:"acme_email"`
+	// ACMEDirectory is the authority's directory URL; empty: Let's Encrypt.
+	ACMEDirectory string `toml:"acme_directory"`
+}
+
+// KeyPair names a certificate chain and its private key, both PEM files.
+type KeyPair struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// Pairs lists all certificates of mode "files".
+func (t TLS) Pairs() []KeyPair {
+	return append([]KeyPair{{Cert: t.Cert, Key: t.Key}}, t.More...)
+}
+
+// Database says where the data is kept.
+type Database struct {
+	// URL is empty for SQLite in DIR, or "postgres://…".
+	URL string `toml:"url"`
+}
+
+// Registration says who may make an account from a client.
+type Registration struct {
+	Mode RegistrationMode `toml:"mode"`
+	// Tokens are the registration tokens, for mode "token"; those of
+	// TokensFile (one a line, # comments) have been added.
+	Tokens     []string `toml:"tokens"`
+	TokensFile string   `toml:"tokens_file"`
+}
+
+// Matrix has what only Matrix rooms and clients need.
+type Matrix struct {
+	RoomVersion RoomVersion    `toml:"room_version"`
+	Encryption  EncryptionMode `toml:"encryption"`
+}
+
+// DNS says how names are resolved.
+type DNS struct {
+	// Resolver is the IP:PORT of a DNS server; empty: the system's.
+	Resolver string `toml:"resolver"`
+	// Static is the table as written; [Routes] is what it means.
+	Static map[string]string `toml:"static"`
+	Routes Routes            `toml:"-"`
+}
+
+// Metrics says where Prometheus finds the metrics.
+type Metrics struct {
+	Listen ListenAddr `toml:"listen"`
+}
+
+// Log says what is logged, and how, on standard error.
+type Log struct {
+	Level  LogLevel  `toml:"level"`
+	Format LogFormat `toml:"format"`
+}
+
+// Limits bound what others can make this server do. All are positive.
+type Limits struct {
+	// PrivateNetworks are the networks out of the private, loopback and
+	// other special ranges that outgoing connections may reach all the same.
+	PrivateNetworks []Network `toml:"private_networks"`
+
+	UploadSize  Size `toml:"upload_size"`  // one media file
+	MessageSize Size `toml:"message_size"` // one event's content, in canonical bytes
+	StanzaSize  Size `toml:"stanza_size"`  // one XMPP stanza from a client or server
+	RequestSize Size `toml:"request_size"` // one HTTP request body other than media
+	FetchSize   Size `toml:"fetch_size"`   // one answer fetched from elsewhere
+
+	FetchTimeout     Duration `toml:"fetch_timeout"`     // one request to elsewhere, whole
+	HandshakeTimeout Duration `toml:"handshake_timeout"` // from connecting to being logged in
+	IdleTimeout      Duration `toml:"idle_timeout"`      // silence before a connection is closed
+	ResumeTimeout    Duration `toml:"resume_timeout"`    // how long a lost XMPP session can resume
+	DrainTimeout     Duration `toml:"drain_timeout"`     // how long a stopping server waits for work under way
+
+	ConnectionsPerIP  int `toml:"connections_per_ip"`  // open at one time
+	MessagesPerMinute int `toml:"messages_per_minute"` // an account's, sustained
+	MessageBurst      int `toml:"message_burst"`       // an account's, at once
+	LoginsPerMinute   int `toml:"logins_per_minute"`   // failed ones, by IP and by account
+	RegistersPerHour  int `toml:"registers_per_hour"`  // by IP
+	ClientQueue       int `toml:"client_queue"`        // items waiting for one client before it must resync
+
+	OutboxGiveUp   Duration `toml:"outbox_give_up"`   // undeliverable messages are returned after this
+	OutboxRetryMax Duration `toml:"outbox_retry_max"` // longest wait between two tries
+	LeaveGrace     Duration `toml:"leave_grace"`      // a foreign occupant gone this long has left the room
+}
+
+// Prefixes is PrivateNetworks as the network guard wants them.
+func (l Limits) Prefixes() []netip.Prefix {
+	out := make([]netip.Prefix, len(l.PrivateNetworks))
+	for i, n := range l.PrivateNetworks {
+		out[i] = n.Prefix
+	}
+	return out
+}
+
+// Default is the configuration of an empty file, but for the domains.
+func Default() Config {
+	return Config{
+		Listen: Listen{
+			HTTP:    "127.0.0.1:8008",
+			HTTPS:   ":8448",
+			XMPP:    ":5222",
+			XMPPTLS: ":5223",
+			XMPPS2S: ":5269",
+		},
+		TLS:          TLS{Mode: TLSSelfSigned},
+		Registration: Registration{Mode: RegistrationClosed},
+		Matrix:       Matrix{RoomVersion: RoomVersion12, Encryption: EncryptionInteroperable},
+		Limits:       defaultLimits(),
+		Log:          Log{Level: LogInfo, Format: LogText},
+	}
+}
+
+// IsLocal reports whether a domain, in canonical spelling, is one of ours.
+func (c *Config) IsLocal(domain string) bool {
+	for _, d := range c.Domains {
+		if d == domain {
+			return true
+		}
+	}
+	return false
+}
+
+// BaseURL is the address of the HTTP API that clients of a domain are told,
+// without a final slash: public_url if it is set, else the HTTPS listener on
+// the domain itself; the plain one where there is no other, and for
+// localhost, for which no client would trust a certificate.
+func (c *Config) BaseURL(domain string) string {
+	l := c.Listen
+	switch {
+	case l.PublicURL != "":
+		return l.PublicURL
+	case l.HTTPS.Off() && l.HTTP.Off():
+		return "https://" + domain
+	case l.HTTPS.Off() || (IsLoopbackName(domain) && !l.HTTP.Off()):
+		return "http://" + hostPort(domain, l.HTTP.Port(), 80)
+	default:
+		return "https://" + hostPort(domain, l.HTTPS.Port(), 443)
+	}
+}
+
+func hostPort(host string, port, usual int) string {
+	if port == usual {
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// defaultLimits are chosen for a server of some hundred accounts.
+func defaultLimits() Limits {
+	return Limits{
+		UploadSize:  mustSize("50MB"),
+		MessageSize: mustSize("60KiB"), // leaves room for the envelope in the 65,536 bytes of a Matrix event
+		StanzaSize:  mustSize("256KiB"),
+		RequestSize: mustSize("1MiB"),
+		FetchSize:   mustSize("10MB"),
+
+		FetchTimeout:     mustDuration("30s"),
+		HandshakeTimeout: mustDuration("30s"),
+		IdleTimeout:      mustDuration("30m"),
+		ResumeTimeout:    mustDuration("10m"),
+		DrainTimeout:     mustDuration("15s"),
+
+		ConnectionsPerIP:  100,
+		MessagesPerMinute: 600,
+		MessageBurst:      100,
+		LoginsPerMinute:   10,
+		RegistersPerHour:  10,
+		ClientQueue:       1000,
+
+		OutboxGiveUp:   mustDuration("72h"),
+		OutboxRetryMax: mustDuration("1h"),
+		LeaveGrace:     mustDuration("6h"),
+	}
+}
+
+// mustDuration is for the constants above.
+func mustDuration(s string) (d Duration) {
+	if err := d.UnmarshalText([]byte(s)); err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// mustSize is for the constants above.
+func mustSize(s string) (v Size) {
+	if err := v.UnmarshalText([]byte(s)); err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// abs makes a path of the file absolute against DIR; empty stays empty.
+func (c *Config) abs(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(string(c.Dir), path)
+}
+
+// SQLite reports whether the database is the embedded one.
+func (d Database) SQLite() bool { return d.URL == "" }
+
+// Redacted is the URL without its password, for logs and messages.
+func (d Database) Redacted() string {
+	scheme, rest, ok := strings.Cut(d.URL, "://")
+	if !ok {
+		return d.URL
+	}
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		user, _, _ := strings.Cut(rest[:i], ":")
+		rest = user + rest[i:]
+	}
+	return scheme + "://" + rest
+}
