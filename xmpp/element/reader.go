@@ -179,6 +179,16 @@ func (r *Reader) Header() (*Element, error) {
 	return el, nil
 }
 
+// Namespace returns what the stream header has declared for a prefix, or for "" as the default namespace.
+func (r *Reader) Namespace(prefix string) string {
+	for i := r.base - 1; i >= 0; i-- {
+		if r.scope[i].prefix == prefix {
+			return r.scope[i].uri
+		}
+	}
+	return ""
+}
+
 // selfClosed finds out whether the decoder has an end tag waiting that it made up for "/>".
 func (r *Reader) selfClosed(p *parser) bool {
 	p.r.left = 0 // nothing may be read

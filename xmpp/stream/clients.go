@@ -1,0 +1,229 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/xdg-go/scram"
+	"parley/xmpp/element"
+)
+
+// Clients serves streams of clients. Set the fields before the first Serve and leave them alone after it.
+type Clients struct {
+	// Hosted says whether a domain is served here. It gets normalised names.
+	Hosted func(domain string) bool
+	// GetCertificate picks a certificate. ServerName is what the client asked for in TLS or, failing that, in its stream header.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Authenticator knows the accounts.
+	Authenticator Authenticator
+	// Secret makes up the salts of accounts that do not exist. It must stay the same over restarts, and be 32 random bytes.
+	Secret []byte
+	// ScramIterations is the count that real accounts have, told for those that do not exist.
+	ScramIterations int
+	// Features are offered once the client has authenticated: resource binding, stream management and so on.
+	Features func(*Conn) []*element.Element
+	// Handle gets each authenticated stream and owns it until it returns, after which it is closed. ctx ends with the server.
+	Handle func(ctx context.Context, c *Conn)
+	// Settings bound each stream.
+	Settings Settings
+	// Log gets what operators want to know. It never sees content or passwords.
+	Log *slog.Logger
+
+	pending pending
+}
+
+// Serve accepts streams that begin in the clear and must use STARTTLS, until ctx ends or ln fails; it closes ln, and returns when
+// all its streams have ended.
+func (s *Clients) Serve(ctx context.Context, ln net.Listener) error { return s.run(ctx, ln, false) }
+
+// ServeTLS accepts streams within TLS.
+//
+// spec: XEP-0368 §2
+func (s *Clients) ServeTLS(ctx context.Context, ln net.Listener) error { return s.run(ctx, ln, true) }
+
+func (s *Clients) run(ctx context.Context, ln net.Listener, direct bool) error {
+	set := s.Settings.withDefaults()
+	a := acceptor{set: set, pending: &s.pending, log: s.Log, serve: func(ctx context.Context, nc net.Conn, leave func()) {
+		c := newConn(ctx, nc, set, clientEncoder)
+		c.release = leave
+		defer c.Abort()
+		n := &clientNegotiation{s: s, c: c}
+		stop := context.AfterFunc(ctx, c.Abort)
+		err := n.run(ctx, direct)
+		if stop(); err != nil {
+			s.Log.Debug("client stream was not negotiated", "addr", nc.RemoteAddr(), "err", err)
+			c.Close(err)
+			return
+		}
+		c.inspect = checkStanza
+		s.Handle(ctx, c)
+		c.Close(nil)
+	}}
+	return a.run(ctx, ln)
+}
+
+// clientNegotiation is a client's stream until it has authenticated.
+type clientNegotiation struct {
+	s        *Clients
+	c        *Conn
+	id       identity
+	attempts int
+	bindings []scram.ChannelBinding
+}
+
+// clientTable says what each element does before authentication; restart says that a new stream header is due.
+var clientTable = map[xml.Name]func(n *clientNegotiation, ctx context.Context, el *element.Element) (restart bool, err error){
+	{Space: NSTLS, Local: "starttls"}: (*clientNegotiation).startTLS,
+	{Space: NSSASL, Local: "auth"}:    (*clientNegotiation).auth,
+}
+
+// run negotiates until the features for authenticated clients have been sent.
+//
+// spec: RFC 6120 §4.3
+func (n *clientNegotiation) run(ctx context.Context, direct bool) error {
+	if direct {
+		if err := n.c.directTLS(ctx, n.c.serverTLS(n.s.GetCertificate, ""), "xmpp-client"); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := n.open(ctx); err != nil {
+			return err
+		}
+		if n.id.local != "" {
+			n.c.authenticated()
+			return n.c.Send(features(n.s.Features(n.c)...))
+		}
+		if err := n.c.Send(n.features()); err != nil {
+			return err
+		}
+		for restart := false; !restart; {
+			el, err := n.c.read(ctx)
+			if err != nil {
+				return err
+			}
+			do := clientTable[el.Name]
+			if do == nil {
+				return Errorf(NotAuthorized, "authenticate first")
+			}
+			if restart, err = do(n, ctx, el); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// open exchanges stream headers. Ours is written even if the peer's is wrong, since an error must be inside a stream.
+//
+// spec: RFC 6120 §4.9.1.2
+func (n *clientNegotiation) open(ctx context.Context) error {
+	h, err := n.c.readHeader(ctx)
+	host, ok := normalDomain(h.to)
+	switch {
+	case err != nil:
+	case !h.features:
+		err = Errorf(UnsupportedVersion, "version 1.0 is needed")
+	case !ok || !n.s.Hosted(host):
+		err, host = Errorf(HostUnknown, "not served here"), ""
+	case n.id.domain != "" && n.id.domain != host:
+		err = Errorf(HostUnknown, "not the domain of the stream before")
+	}
+	if err != nil {
+		host = n.id.domain
+	}
+	id := newID()
+	n.c.mu.Lock()
+	n.c.id, n.c.lang, n.c.local, n.c.account = id, h.lang, host, n.id.local
+	n.c.mu.Unlock()
+	if se := asStreamError(err); err != nil && se == nil {
+		return err // nobody is there to be told
+	}
+	if werr := n.c.writeHeader(host, "", id); werr != nil {
+		return werr
+	}
+	if err == nil && n.c.tlsConn() != nil {
+		n.id.domain = host // in the clear anyone may have written it
+	}
+	return err
+}
+
+// features offers TLS and nothing else, or SASL.
+//
+// spec: RFC 6120 §5.3.1
+// spec: XEP-0440 §2
+func (n *clientNegotiation) features() *element.Element {
+	if n.c.tlsConn() == nil {
+		tls := element.New(NSTLS, "starttls")
+		tls.Add("", "required")
+		return features(tls)
+	}
+	n.bindings = n.c.channelBindings()
+	mechanisms := element.New(NSSASL, "mechanisms")
+	for _, m := range n.mechanisms() {
+		mechanisms.Add("", "mechanism").SetText(m)
+	}
+	if len(n.bindings) == 0 {
+		return features(mechanisms)
+	}
+	announce := element.New(nsChannelBinding, "sasl-channel-binding")
+	for _, b := range n.bindings {
+		announce.Add("", "channel-binding").SetAttr("type", string(b.Type))
+	}
+	return features(mechanisms, announce)
+}
+
+// mechanisms are those offered, the best first.
+func (n *clientNegotiation) mechanisms() []string {
+	all := []string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"}
+	if len(n.bindings) == 0 {
+		return all[2:]
+	}
+	return all
+}
+
+func (n *clientNegotiation) startTLS(ctx context.Context, _ *element.Element) (bool, error) {
+	if n.c.tlsConn() != nil {
+		return false, Errorf(PolicyViolation, "TLS is in use already")
+	}
+	return true, n.c.upgrade(ctx, n.c.serverTLS(n.s.GetCertificate, n.c.LocalDomain()))
+}
+
+func (n *clientNegotiation) auth(ctx context.Context, el *element.Element) (bool, error) {
+	if n.c.tlsConn() == nil {
+		return false, n.c.Send(element.New(NSSASL, "failure").Append(element.New(NSSASL, "encryption-required")))
+	}
+	err := n.c.authenticate(ctx, el, n.find)
+	if f, ok := errors.AsType[*saslFailure](err); ok {
+		n.s.Log.Info("client did not authenticate", "addr", n.c.RemoteAddr(), "mechanism", el.Attr("mechanism"), "err", f)
+		if n.attempts++; n.attempts >= maxAuthAttempts {
+			return false, Errorf(PolicyViolation, "too many attempts to authenticate")
+		}
+		return false, nil
+	}
+	if err == nil {
+		n.c.reader.Restart()
+	}
+	return err == nil, err
+}
+
+// find makes the mechanism of this name, or nil if it is not offered.
+func (n *clientNegotiation) find(name string) mechanism {
+	if !slices.Contains(n.mechanisms(), name) {
+		return nil
+	}
+	if name == "PLAIN" {
+		return &plainMechanism{id: &n.id, auth: n.s.Authenticator}
+	}
+	base, plus := strings.CutSuffix(name, "-PLUS")
+	hash := ScramHash(base)
+	return &scramMechanism{id: &n.id, auth: n.s.Authenticator, hash: hash, plus: plus, bindings: n.bindings,
+		fake: func(local string) ScramKeys {
+			return fakeKeys(n.s.Secret, hash, n.s.ScramIterations, n.id.domain, local)
+		}}
+}

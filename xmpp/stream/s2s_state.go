@@ -1,0 +1,3 @@
+package stream
+
+type s2sState struct{}
