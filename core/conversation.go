@@ -71,6 +71,9 @@ type Membership struct {
 	Nick string `json:"nick,omitempty"`
 	// Direct marks an invitation as the opening of a direct conversation.
 	Direct bool `json:"direct,omitempty"`
+	// Via is the member in whose power it was to let a joiner into a
+	// restricted conversation.
+	Via Address `json:"via,omitzero"`
 }
 
 // Aspect names what a [Change] changes.

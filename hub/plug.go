@@ -93,6 +93,13 @@ type ContactNotice struct {
 	Words    string
 }
 
+// Informer tells a sender of a late failure where her client has no error of
+// its own for it. It is asked for the network in whose form the message came.
+type Informer interface {
+	Network() core.Network
+	Inform(ctx context.Context, n ReportNews)
+}
+
 // Counter counts for the operator. Names are stable; labels are few.
 type Counter interface {
 	Count(name string, labels ...string)

@@ -23,6 +23,7 @@ type View interface {
 	EventView
 	PrivateView
 	MediaView
+	OutboxView
 	// LastFeed is the highest feed number in this snapshot.
 	LastFeed() (core.Feed, error)
 	Setting(key string) ([]byte, error)
@@ -233,6 +234,8 @@ type PrivateView interface {
 	// Readings are those of a conversation that changed after a feed number;
 	// private ones only of viewer.
 	Readings(conv core.ConvID, viewer core.Address, after core.Feed) ([]Reading, error)
+	// Reading is one of them; only those that are Private differ from public.
+	Reading(conv core.ConvID, who core.Address, stage core.Stage, thread string, private bool) (Reading, error)
 	// Reports are those about viewer's own messages, after a feed number.
 	Reports(viewer core.Address, after core.Feed) ([]Report, error)
 	ReportsOn(id core.EventID) ([]Report, error)
@@ -307,13 +310,17 @@ type Parcel struct {
 	Expires  time.Time
 }
 
-// OutboxTx keeps what is owed.
-type OutboxTx interface {
-	PutParcel(p Parcel) error // ID is given by the store, in order
+// OutboxView reads what is owed.
+type OutboxView interface {
 	// Parcels are those of a destination, in order.
-	Parcels(n core.Network, dest string, limit int) ([]Parcel, error)
+	Parcels(d Destination, limit int) ([]Parcel, error)
 	// Destinations are those for which something is owed.
 	Destinations() ([]Destination, error)
+}
+
+// OutboxTx keeps it.
+type OutboxTx interface {
+	PutParcel(p Parcel) error // ID is given by the store, in order
 	DeleteParcel(id int64) error
 	PostponeParcel(id int64, attempts int, next time.Time) error
 }
