@@ -323,6 +323,29 @@ func (pdu *PDU) Redact() (*PDU, error) {
 	return &out, nil
 }
 
+// SignEvent adds the content hash and a signature to an event that somebody
+// else laid out, such as the template that a resident server gives to a joiner.
+//
+// spec: MX 1.19 SS §28.1
+func (v *Version) SignEvent(raw []byte, s Signer) ([]byte, error) {
+	o, err := ParseObject(raw)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(o.Without("hashes", "signatures", "unsigned").JSON())
+	o = o.With("hashes", []byte(`{"sha256":"`+unpadded.EncodeToString(sum[:])+`"}`))
+	redacted, err := v.redact(o)
+	if err != nil {
+		return nil, err
+	}
+	sig := s.Key.sign(redacted.Without("signatures", "unsigned").JSON())
+	sigs, err := addSignature(o.Get("signatures"), s.Server, s.Key.ID(), sig)
+	if err != nil {
+		return nil, err
+	}
+	return o.With("signatures", sigs).JSON(), nil
+}
+
 // RedactContent is what redaction leaves of a content in canonical form.
 func (v *Version) RedactContent(eventType string, content []byte) ([]byte, error) {
 	return v.redactContent(eventType, content)
