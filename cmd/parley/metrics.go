@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// counters are what the hub and the protocols count, with the names of their
+// labels in the order in which they are given.
+var counters = []struct {
+	name, help string
+	labels     []string
+}{
+	{"admitted", "Events accepted.", []string{"kind"}},
+	{"refused", "Events refused, by reason.", []string{"kind", "code"}},
+	{"repeated", "Events that came again and were dropped.", []string{"kind"}},
+	{"delivered", "Outcomes of deliveries to other servers.", []string{"network", "outcome"}},
+	{"losses", "Parts of messages that could not be carried.", []string{"feature", "network"}},
+	{"reports", "Reports on messages to their senders.", []string{"stage", "network"}},
+	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
+}
+
+// metrics is what Prometheus reads. It implements hub.Counter.
+type metrics struct {
+	registry    *prometheus.Registry
+	counters    map[string]*prometheus.CounterVec
+	connections *prometheus.GaugeVec
+	denied      *prometheus.CounterVec
+	log         *slog.Logger
+	unknown     sync.Map // names that were logged
+}
+
+func newMetrics(log *slog.Logger) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		counters: make(map[string]*prometheus.CounterVec),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "parley_connections", Help: "Open connections.",
+		}, []string{"listener"}),
+		denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "parley_connections_denied_total", Help: "Connections refused because their address had too many.",
+		}, []string{"listener"}),
+		log: log,
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "parley_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": versionString()},
+	})
+	build.Set(1)
+	m.registry.MustRegister(m.connections, m.denied, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, c := range counters {
+		vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_" + c.name + "_total", Help: c.help}, c.labels)
+		m.registry.MustRegister(vec)
+		m.counters[c.name] = vec
+	}
+	return m
+}
+
+// Count adds one. A name or a number of labels that the table above does not
+// have is logged once: it is a mistake in the program, but no reason to stop.
+func (m *metrics) Count(name string, labels ...string) {
+	vec, ok := m.counters[name]
+	if ok {
+		c, err := vec.GetMetricWithLabelValues(labels...)
+		if err == nil {
+			c.Inc()
+			return
+		}
+	}
+	if _, said := m.unknown.LoadOrStore(name, true); !said {
+		m.log.Error("a counter is not in the table", "name", name, "labels", fmt.Sprint(labels))
+	}
+}
+
+// handler answers /metrics.
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	return mux
+}
