@@ -150,6 +150,7 @@ type Query struct {
 	BeforeFeed, AfterFeed core.Feed
 	Kinds                 []core.Kind  // none is all
 	Peer                  core.Address // only in directs with Peer
+	Directs               bool         // only in directs
 	Since, Until          time.Time
 	Limit                 int
 	// Latest pages from the newest down; the events still come in order,

@@ -1,0 +1,188 @@
+// Package hubstore keeps what the hub knows in the tables of package store: it
+// implements [hub.Store], one file for each part of that interface.
+//
+// It holds one thing in memory, the current state of conversations, because
+// every event asks for it: one map of what the writer has done, one of what is
+// committed. A state in either is never changed, only replaced.
+package hubstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Store implements [hub.Store].
+type Store struct {
+	db *store.DB
+
+	// written belongs to the writer; committed is what readers see.
+	written   map[core.ConvID]*core.State
+	committed sync.Map // of core.ConvID to *core.State
+}
+
+// New brings the hub's tables up to date and returns the store on them.
+func New(ctx context.Context, db *store.DB) (*Store, error) {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Migrate(ctx, "hub", dir); err != nil {
+		return nil, fmt.Errorf("migrating the hub's tables: %w", err)
+	}
+	return &Store{db: db, written: map[core.ConvID]*core.State{}}, nil
+}
+
+// Write implements [hub.Store].
+func (s *Store) Write(ctx context.Context, f func(hub.Tx) error) error {
+	return s.db.Write(ctx, func(sqlTx *store.Tx) error {
+		return f(&tx{view: view{q: sqlTx, s: s, writer: true}, tx: sqlTx})
+	})
+}
+
+// Read implements [hub.Store].
+func (s *Store) Read(ctx context.Context, f func(hub.View) error) error {
+	return s.db.Read(ctx, func(q store.Querier) error { return f(&view{q: q, s: s}) })
+}
+
+// view implements [hub.View].
+type view struct {
+	q      store.Querier
+	s      *Store
+	writer bool
+}
+
+// tx implements [hub.Tx].
+type tx struct {
+	view
+	tx *store.Tx
+}
+
+// Querier returns what a view of this package reads by, for the tables that
+// are a protocol's own. It panics for any other hub.View.
+func Querier(v hub.View) store.Querier {
+	switch v := v.(type) {
+	case *view:
+		return v.q
+	case *tx:
+		return v.tx
+	}
+	panic(fmt.Sprintf("hubstore: a %T is none of this package's views", v))
+}
+
+// Tx returns what a hub.Tx of this package writes by, likewise.
+func Tx(t hub.Tx) *store.Tx {
+	if t, ok := t.(*tx); ok {
+		return t.tx
+	}
+	panic(fmt.Sprintf("hubstore: a %T is none of this package's transactions", t))
+}
+
+func (t *tx) NextFeed() core.Feed { return core.Feed(t.tx.NextFeed()) }
+func (t *tx) OnCommit(f func())   { t.tx.OnCommit(f) }
+func (t *tx) OnRollback(f func()) { t.tx.OnRollback(f) }
+
+func (v *view) LastFeed() (core.Feed, error) {
+	n, err := store.FeedPosition(v.q)
+	return core.Feed(n), err
+}
+
+func (v *view) Setting(key string) ([]byte, error) {
+	return one[[]byte](v.q, `SELECT value FROM settings WHERE key = $1`, key)
+}
+
+func (t *tx) SetSetting(key string, value []byte) error {
+	return t.exec(`INSERT INTO settings (key, value) VALUES ($1, $2)
+		ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
+}
+
+func (t *tx) exec(query string, args ...any) error {
+	_, err := t.tx.Exec(query, args...)
+	return err
+}
+
+// noRow turns the database's word for "nothing" into the hub's.
+func noRow(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return hub.ErrNone
+	}
+	return err
+}
+
+// one reads one column of one row.
+func one[T any](q store.Querier, query string, args ...any) (v T, err error) {
+	return v, noRow(q.QueryRow(query, args...).Scan(&v))
+}
+
+// list reads every row by a function that scans one.
+func list[T any](q store.Querier, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+type scanner interface{ Scan(dest ...any) error }
+
+// column scans a row of one column.
+func column[T any](s scanner) (v T, err error) { return v, s.Scan(&v) }
+
+// address scans a row of one address.
+func address(s scanner) (core.Address, error) {
+	text, err := column[string](s)
+	if err != nil {
+		return core.Address{}, err
+	}
+	return core.ParseAddress(text)
+}
+
+// fromJSON scans a row of one JSON column.
+func fromJSON[T any](s scanner) (v T, err error) {
+	data, err := column[[]byte](s)
+	if err != nil {
+		return v, err
+	}
+	return v, json.Unmarshal(data, &v)
+}
+
+// addr reads an address column that may be empty.
+func addr(text string) (a core.Address, err error) {
+	return a, a.UnmarshalText([]byte(text))
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func moment(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
