@@ -3,6 +3,7 @@ package translate
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -308,12 +309,12 @@ func readInvitation(m *element.Element) *Invitation {
 	return nil
 }
 
-// strip copies the message without what only a server may say, and without addresses, which the receiver's copy gets anew.
+// strip copies the message without what only a server may say. Its addresses stay, because they tell the clients between which it
+// went; Out writes those that others are to see.
 //
 // spec: XEP-0359 §3.1
 func strip(m *element.Element, r Reading) *element.Element {
-	c := m.Copy().RemoveAttr("from").RemoveAttr("to")
-	return c.RemoveChildren(func(e *element.Element) bool {
+	return m.Copy().RemoveChildren(func(e *element.Element) bool {
 		switch e.Name.Space {
 		case NSSID:
 			return e.Name.Local == "stanza-id" && !r.mayName(e.Attr("by"))
@@ -321,7 +322,7 @@ func strip(m *element.Element, r Reading) *element.Element {
 			by, err := ParseJID(e.Attr("from"))
 			return e.Attr("from") != "" && (err != nil || r.Names.ours(by.Domain))
 		case NSCarbons:
-			return true
+			return e.Name.Local != "private"
 		case NSMAM:
 			return true
 		case NSOccupantID:
@@ -354,15 +355,24 @@ const (
 	AliasStanza = "stanza-id" // XEP-0359, in the `by` that gave it
 )
 
+// uniqueID is how long an `id` must be to be unique. RFC 6120 wants it to be so within a stream only, and there are clients that
+// count from one in each: what such a client says again is not a repetition.
+const uniqueID = 10
+
 // aliases are the names of the message. The digest is of what was said, so that a client that sends the same again after a lost
 // connection is recognised, while one that uses an id twice for different things is not.
 func aliases(m *element.Element, r Reading, s Said) []core.Alias {
 	digest := digestOf(s)
 	var out []core.Alias
 	add := func(kind, scope, key string) {
-		if key != "" && len(key) <= maxID && utf8.ValidString(key) {
-			out = append(out, core.Alias{Network: core.XMPP, Kind: kind, Scope: scope, Key: key, Digest: digest})
+		if key == "" || len(key) > maxID || !utf8.ValidString(key) {
+			return
 		}
+		d := digest
+		if kind == AliasID && len(key) < uniqueID {
+			d += "@" + strconv.FormatInt(r.Now.UnixNano(), 36)
+		}
+		out = append(out, core.Alias{Network: core.XMPP, Kind: kind, Scope: scope, Key: key, Digest: d})
 	}
 	add(AliasOrigin, r.Scope, m.Child(NSSID, "origin-id").Attr("id"))
 	add(AliasID, r.Scope, m.Attr("id"))

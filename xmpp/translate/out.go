@@ -17,7 +17,8 @@ type StanzaID struct{ By, ID string }
 // Writing is what Out knows beside the event.
 type Writing struct {
 	Names Names
-	// From and To are the stanza's addresses. In a room From is the occupant's.
+	// From and To are the stanza's addresses. In a room From is the occupant's; else it is bare, and the client's own stands in its
+	// place where it is known.
 	From, To string
 	// Type is chat, groupchat, normal or headline. If it is empty it is what its writer gave, else chat.
 	Type string
@@ -92,9 +93,12 @@ func (w Writing) native(e *core.Event) *element.Element {
 		m.SetAttr("id", string(e.ID))
 	}
 	m.SetAttr("type", w.Type)
+	if from, err := ParseJID(m.Attr("from")); err != nil || w.group() || from.Bare().String() != w.From {
+		m.RemoveAttr("from")
+	}
 	// The receiver believes what these say of its own archives, which only we may.
 	return m.RemoveChildren(func(c *element.Element) bool {
-		return c.Is(NSSID, "stanza-id") && slices.ContainsFunc(w.StanzaIDs, func(s StanzaID) bool { return s.By == c.Attr("by") })
+		return c.Name.Space == NSCarbons || c.Is(NSSID, "stanza-id") && slices.ContainsFunc(w.StanzaIDs, func(s StanzaID) bool { return s.By == c.Attr("by") })
 	})
 }
 
@@ -103,7 +107,7 @@ func (w Writing) envelope(m *element.Element, e *core.Event) *element.Element {
 	if m.Attr("type") == "" {
 		m.SetAttr("type", "chat")
 	}
-	if w.From != "" {
+	if w.From != "" && m.Attr("from") == "" {
 		m.SetAttr("from", w.From)
 	}
 	if w.To != "" {
