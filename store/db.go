@@ -181,9 +181,12 @@ func (db *DB) Kind() string { return db.backend.dialect().kind.String() }
 // Feed returns the highest feed number that is committed.
 func (db *DB) Feed() int64 { return db.feed.Load() }
 
-// FeedPosition returns the highest feed number that the snapshot contains.
-// In a Tx it does not count the numbers of the running batch.
+// FeedPosition returns the highest feed number that the snapshot contains, or
+// in a Tx the last that was handed out.
 func FeedPosition(q Querier) (int64, error) {
+	if tx, ok := q.(*Tx); ok {
+		return tx.w.feed, nil
+	}
 	var last int64
 	err := q.QueryRow(`SELECT last FROM parley_feed WHERE id = 1`).Scan(&last)
 	return last, err
@@ -206,3 +209,6 @@ func (db *DB) Read(ctx context.Context, f func(q Querier) error) error {
 	defer sc.finish()
 	return f(sc)
 }
+
+// Queued is how many operations wait for the writer, for metrics.
+func (db *DB) Queued() int { return len(db.queue) }

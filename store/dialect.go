@@ -245,7 +245,7 @@ func isHex(c byte) bool       { return isDigit(c) || 'a' <= c && c <= 'f' || 'A'
 func isWordStart(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' || c == '_' || c >= 0x80 }
 func isWordPart(c byte) bool  { return isWordStart(c) || isDigit(c) || c == '$' }
 
-// convertArgs turns arguments into int64, float64, []byte, string or nil, so
+// convertArgs turns arguments into int64, []byte, string or nil, so
 // that both drivers see the same and refuse the same.
 func convertArgs(args []any) ([]any, error) {
 	out := make([]any, len(args))
@@ -277,6 +277,8 @@ func convertArg(v any) (any, error) {
 		if v == nil {
 			return nil, nil
 		}
+	case float64:
+		return nil, errors.New("there are no fractions in the dialect")
 	case time.Time:
 		return nil, errors.New("a time is stored as BIGINT in a unit that the column names")
 	}

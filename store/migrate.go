@@ -229,6 +229,9 @@ func (d *dialect) defineColumns(out []token, words []int) error {
 			return err
 		}
 	}
+	if depth != 0 {
+		return fmt.Errorf("store: unbalanced parentheses: %q", excerpt(join(out)))
+	}
 	return nil
 }
 
