@@ -2,7 +2,6 @@ package client
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"log/slog"
 	"math"
@@ -15,15 +14,9 @@ import (
 	"time"
 
 	"parley/hub"
+	"parley/matrix/translate"
+	"parley/media"
 )
-
-// Hub is what this package asks of the hub.
-type Hub interface {
-	Home() string
-	HostsDomain(domain string) bool
-	Read(ctx context.Context, f func(hub.View) error) error
-	Write(ctx context.Context, f func(hub.Tx) error) error
-}
 
 // Config is what the operator decides.
 type Config struct {
@@ -55,27 +48,31 @@ type Config struct {
 type API struct {
 	Names
 
-	hub    Hub
+	hub    *hub.Hub
+	files  *media.Files
 	config Config
 	log    *slog.Logger
 	router router
 	limits *limits
-	// identify finds what an access token stands for.
-	identify func(ctx context.Context, token string) (Login, error)
+	tokens tokenCache
+	uia    uiaSessions
 }
 
-// New makes an API with the routes of this package.
-func New(h Hub, config Config, log *slog.Logger) *API {
+// New makes an API with the routes of this package. The database has this
+// package's [Migrations].
+func New(h *hub.Hub, files *media.Files, config Config, log *slog.Logger) *API {
 	if config.RequestSize == 0 {
 		config.RequestSize = 1 << 20
 	}
 	a := &API{
-		Names:  Names{Home: h.Home(), Hosts: h.HostsDomain},
+		Names:  Names{translate.Names{Home: h.Home(), Hosts: h.Hosts}},
 		hub:    h,
+		files:  files,
 		config: config,
 		log:    log,
 		limits: newLimits(config.paces()),
 	}
+	a.Add(a.routes()...)
 	return a
 }
 
@@ -188,7 +185,7 @@ func limited(wait time.Duration) error {
 
 // authenticate reads the access token, as the route asks.
 //
-// spec: MX 1.19 CS §5.5
+// spec: MX 1.19 CS §4.4
 func (a *API) authenticate(r *Request) error {
 	if r.route.Auth == None {
 		return nil
@@ -200,7 +197,7 @@ func (a *API) authenticate(r *Request) error {
 		}
 		return Errorf(http.StatusUnauthorized, MissingToken, "There is no access token in the request.")
 	}
-	login, err := a.identify(r.Context(), token)
+	login, err := a.identify(r, token)
 	if err != nil {
 		return err
 	}
@@ -211,7 +208,7 @@ func (a *API) authenticate(r *Request) error {
 
 // accessToken reads the header, or the query as older clients have it.
 //
-// spec: MX 1.19 CS §5.5.1
+// spec: MX 1.19 CS §4.4
 func accessToken(r *Request) string {
 	scheme, token, _ := strings.Cut(r.HTTP.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") && token != "" {
@@ -227,7 +224,7 @@ func (a *API) fail(w http.ResponseWriter, r *Request, err error) {
 		a.log.ErrorContext(r.Context(), "matrix client request failed", "route", r.pattern(), "err", err)
 	}
 	if e.RetryAfter > 0 {
-		// spec: MX 1.19 CS §2.3
+		// spec: MX 1.19 CS §1.1.3
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
 	}
 	writeJSON(w, e.Status, e.body())
@@ -258,7 +255,7 @@ func (r *Request) pattern() string {
 
 // cors lets web clients of any origin in.
 //
-// spec: MX 1.19 CS §2.6
+// spec: MX 1.19 CS §2
 func cors(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")

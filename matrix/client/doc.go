@@ -13,5 +13,5 @@
 // An access token is kept as its hash only and is never logged; logs name a
 // request by its route and not by its path, because paths hold secrets too.
 //
-// spec: MX 1.19 CS §2
+// spec: MX 1.19 CS §1
 package client

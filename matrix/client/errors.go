@@ -13,7 +13,7 @@ import (
 
 // Errcode is a Matrix error code.
 //
-// spec: MX 1.19 CS §2.3
+// spec: MX 1.19 CS §1.1
 type Errcode string
 
 // The error codes that this server answers with.

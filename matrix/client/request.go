@@ -98,7 +98,7 @@ func (r *Request) QueryTime(name string) (time.Time, error) {
 // TxnScope is what a transaction ID is unique in: the device, and the path
 // without the ID. It is the Scope of a core.Alias of kind "txn".
 //
-// spec: MX 1.19 CS §2.4
+// spec: MX 1.19 CS §1.2
 func (r *Request) TxnScope() string {
 	var b strings.Builder
 	b.WriteString(r.UserID + " " + url.PathEscape(r.Device) + " " + r.route.Method + " ")

@@ -13,11 +13,13 @@ import (
 type Auth int
 
 // The kinds of authentication. Optional lets anybody in, and refuses a token
-// that is wrong.
+// that is wrong. EvenLocked is User, and lets in accounts that the operator has
+// disabled.
 const (
 	User Auth = iota
 	Optional
 	None
+	EvenLocked
 )
 
 // Handler does a request. What it returns is the JSON of a 200 answer, nil
@@ -49,7 +51,7 @@ type Route struct {
 // router finds routes by the escaped path, so that a slash or colon within an
 // identifier is part of it.
 //
-// spec: MX 1.19 CS §2
+// spec: MX 1.19 CS §1
 type router struct{ root node }
 
 type node struct {
