@@ -17,6 +17,7 @@ import (
 // spec: RFC 6120 §11.3
 type parser struct {
 	r        *Reader
+	limits   *Limits
 	dec      *xml.Decoder
 	stack    []open
 	elements int
@@ -46,7 +47,7 @@ func (p *parser) element() (*Element, error) {
 			}
 			p.flush()
 			p.stack = append(p.stack, open{el: el, raw: raw, scope: scope})
-			if len(p.stack) > p.r.limits.Depth {
+			if len(p.stack) > p.limits.Depth {
 				return nil, over(LimitDepth)
 			}
 		case xml.CharData:
@@ -120,7 +121,7 @@ func (p *parser) refuse(tok xml.Token) error {
 
 // open checks a start tag and resolves its names. New declarations are put on the reader's scope.
 func (p *parser) open(tok xml.StartElement) (*Element, string, error) {
-	lim := p.r.limits
+	lim := p.limits
 	if p.elements++; p.elements > lim.Elements {
 		return nil, "", over(LimitElements)
 	}
@@ -178,7 +179,7 @@ func (p *parser) declare(a xml.Attr) (bool, error) {
 	default:
 		return false, nil
 	}
-	if len(a.Value) > p.r.limits.Names {
+	if len(a.Value) > p.limits.Names {
 		return true, over(LimitNames)
 	}
 	if prefix == "xmlns" || a.Value == xmlnsNamespace || (prefix == "xml") != (a.Value == XMLNamespace) {
@@ -187,7 +188,7 @@ func (p *parser) declare(a xml.Attr) (bool, error) {
 	if prefix != "" && !ncName(prefix) {
 		return true, illFormed("name with a misplaced colon")
 	}
-	if len(p.r.scope) >= p.r.limits.Namespaces {
+	if len(p.r.scope) >= p.limits.Namespaces {
 		return true, over(LimitNamespaces)
 	}
 	p.r.scope = append(p.r.scope, binding{prefix: prefix, uri: a.Value})

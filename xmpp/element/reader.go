@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Condition is a defined condition of a stream error which the reader can find.
@@ -90,7 +91,7 @@ var NegotiationLimits = Limits{Bytes: 16 << 10, Depth: 8, Elements: 64, Attrs: 2
 // Errors: io.EOF after the closing tag of the stream, io.ErrUnexpectedEOF when the source ended without it, *ParseError, or the
 // source's own error. All but a source's time-out between elements are final.
 type Reader struct {
-	limits Limits
+	limits atomic.Pointer[Limits]
 	src    io.Reader
 
 	buf    *[]byte // from buffers, or nil when there is nothing to keep
@@ -115,11 +116,14 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return 
 
 // NewReader reads from src, which must not be read by others meanwhile.
 func NewReader(src io.Reader, limits Limits) *Reader {
-	return &Reader{src: src, limits: limits}
+	r := &Reader{src: src}
+	r.limits.Store(&limits)
+	return r
 }
 
-// SetLimits changes the limits from the next element on.
-func (r *Reader) SetLimits(l Limits) { r.limits = l }
+// SetLimits changes the limits for every element whose first byte has not been read. Unlike all else of a Reader it may be called
+// while another goroutine reads.
+func (r *Reader) SetLimits(l Limits) { r.limits.Store(&l) }
 
 // Buffered is the number of bytes taken from the source and not yet parsed. Before TLS begins it must be 0: anything more was
 // written by who can write into the plain connection.
@@ -207,7 +211,8 @@ func (r *Reader) Next() (*Element, error) {
 
 // Parse reads one element that stands alone and must be all that b holds, but for white space around it.
 func Parse(b []byte, limits Limits) (*Element, error) {
-	r := &Reader{limits: limits, unread: b, srcErr: io.EOF}
+	r := &Reader{unread: b, srcErr: io.EOF}
+	r.limits.Store(&limits)
 	el, err := r.element()
 	if err != nil {
 		return nil, err
@@ -234,8 +239,8 @@ func (r *Reader) element() (*Element, error) {
 }
 
 func (r *Reader) newParser() *parser {
-	r.left, r.broken = r.limits.Bytes, nil
-	p := &parser{r: r}
+	p := &parser{r: r, limits: r.limits.Load()}
+	r.left, r.broken = p.limits.Bytes, nil
 	p.dec = xml.NewDecoder((*source)(r))
 	p.dec.CharsetReader = func(string, io.Reader) (io.Reader, error) {
 		return nil, &ParseError{Condition: UnsupportedEncoding, Detail: "another encoding than UTF-8"}

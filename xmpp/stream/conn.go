@@ -75,6 +75,7 @@ type Conn struct {
 
 	readMu  sync.Mutex // held by Next
 	reader  *element.Reader
+	pushed  *element.Element                                 // read already, for Next to give
 	inspect func(*element.Element) (*element.Element, error) // nil element: it was dealt with
 
 	closeOnce sync.Once
@@ -180,6 +181,10 @@ func (c *Conn) Flush() error { return c.w.drain() }
 func (c *Conn) Next(ctx context.Context) (*element.Element, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if el := c.pushed; el != nil {
+		c.pushed = nil
+		return el, nil
+	}
 	defer c.interruptible(ctx)()
 	for {
 		el, err := c.read(ctx)
