@@ -69,6 +69,9 @@ type Membership struct {
 	// Nick is the person's stable name among the members, unique in the
 	// conversation. A draft may ask for one; the hub sees to it that it is set.
 	Nick string `json:"nick,omitempty"`
+	// Before and OldNick are what this changes; the hub fills them in.
+	Before  Standing `json:"before,omitempty"`
+	OldNick string   `json:"old_nick,omitempty"`
 	// Direct marks an invitation as the opening of a direct conversation.
 	Direct bool `json:"direct,omitempty"`
 	// Via is the member in whose power it was to let a joiner into a
@@ -98,9 +101,11 @@ const (
 type Change struct {
 	Aspect Aspect `json:"aspect"`
 	// Text is the name or the topic.
-	Text       string      `json:"text,omitempty"`
-	Avatar     *File       `json:"avatar,omitempty"`
-	Levels     *Levels     `json:"levels,omitempty"`
+	Text   string  `json:"text,omitempty"`
+	Avatar *File   `json:"avatar,omitempty"`
+	Levels *Levels `json:"levels,omitempty"`
+	// OldLevels are those before; the hub fills them in.
+	OldLevels  *Levels     `json:"old_levels,omitempty"`
 	JoinRule   JoinRule    `json:"join_rule,omitempty"`
 	Allow      []string    `json:"allow,omitempty"` // native IDs of conversations whose members may join
 	Visibility Visibility  `json:"visibility,omitempty"`

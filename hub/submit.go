@@ -154,6 +154,11 @@ func (t *turn) prepare(p place, e *core.Event) (*core.Event, error) {
 		e.Content = c
 		return nil, err
 	}
+	if c, ok := e.Content.(core.Change); ok && c.Aspect == core.AspectLevels && p.s.HasLevels {
+		old := p.s.Levels.Clone()
+		c.OldLevels = &old
+		e.Content = c
+	}
 	return t.target(p, e)
 }
 
