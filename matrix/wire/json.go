@@ -457,15 +457,7 @@ func (o Object) Get(key string) []byte {
 }
 
 // String returns the string at key; ok says whether there is one.
-func (o Object) String(key string) (s string, ok bool) {
-	v := o.Get(key)
-	if len(v) == 0 || v[0] != '"' {
-		return "", false
-	}
-	p := parser{in: v}
-	s, err := p.str()
-	return s, err == nil
-}
+func (o Object) String(key string) (s string, ok bool) { return Unquote(o.Get(key)) }
 
 // Int returns the integer at key; ok says whether there is one.
 func (o Object) Int(key string) (n int64, ok bool) {
@@ -515,4 +507,31 @@ func (o Object) JSON() []byte {
 // Quote writes s as a canonical JSON string. Invalid UTF-8 becomes U+FFFD.
 func Quote(s string) []byte {
 	return appendString(make([]byte, 0, len(s)+2), strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// Elements takes apart a canonical array.
+func Elements(canon []byte) (elements [][]byte, ok bool) {
+	if len(canon) < 2 || canon[0] != '[' {
+		return nil, false
+	}
+	p := parser{in: canon, i: 1}
+	for p.i < len(canon) && canon[p.i] != ']' {
+		start := p.i
+		p.skip()
+		elements = append(elements, canon[start:p.i])
+		if p.i < len(canon) && canon[p.i] == ',' {
+			p.i++
+		}
+	}
+	return elements, true
+}
+
+// Unquote reads a canonical string.
+func Unquote(canon []byte) (s string, ok bool) {
+	if len(canon) == 0 || canon[0] != '"' {
+		return "", false
+	}
+	p := parser{in: canon}
+	s, err := p.str()
+	return s, err == nil
 }

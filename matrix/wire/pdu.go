@@ -249,25 +249,14 @@ func (pdu *PDU) read(o Object) error {
 
 // stringList reads a canonical array of strings.
 func stringList(v []byte) ([]string, bool) {
-	if len(v) < 2 || v[0] != '[' {
-		return nil, false
+	elements, ok := Elements(v)
+	out := make([]string, len(elements))
+	for i, e := range elements {
+		s, isString := Unquote(e)
+		ok = ok && isString
+		out[i] = s
 	}
-	out := []string{}
-	p := parser{in: v, i: 1}
-	for v[p.i] != ']' {
-		if v[p.i] == ',' {
-			p.i++
-		}
-		if v[p.i] != '"' {
-			return nil, false
-		}
-		s, err := p.str()
-		if err != nil {
-			return nil, false
-		}
-		out = append(out, s)
-	}
-	return out, true
+	return out, ok
 }
 
 // CheckHash reports whether the content hash is right. An event with a wrong
