@@ -65,7 +65,11 @@ func secured(t testing.TB, addr string) (*peer, *element.Element) {
 
 func (p *peer) auth(mechanism string, msg string) *element.Element {
 	p.t.Helper()
-	p.write(fmt.Sprintf("<auth xmlns='%s' mechanism='%s'>%s</auth>", stream.NSSASL, mechanism, base64.StdEncoding.EncodeToString([]byte(msg))))
+	text := base64.StdEncoding.EncodeToString([]byte(msg))
+	if msg == "" {
+		text = "="
+	}
+	p.write(fmt.Sprintf("<auth xmlns='%s' mechanism='%s'>%s</auth>", stream.NSSASL, mechanism, text))
 	return p.next()
 }
 

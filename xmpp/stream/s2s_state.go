@@ -1,3 +1,0 @@
-package stream
-
-type s2sState struct{}
