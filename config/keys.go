@@ -27,7 +27,7 @@ const secretSize = 32
 type Keys struct {
 	// MatrixKeyID is the identifier of MatrixKey, "ed25519:a1b2c3".
 	//
-	// spec: MX 1.19 AP §3.1
+	// spec: MX 1.19 AP §3.2
 	MatrixKeyID string
 	MatrixKey   ed25519.PrivateKey
 	// Dialback is the secret from which dialback keys are derived.
@@ -112,7 +112,7 @@ func readSecret(d Dir, name string) (string, error) {
 
 // parseSigningKey reads "ed25519 VERSION SEED". Errors do not quote the seed.
 //
-// spec: MX 1.19 AP §3.1
+// spec: MX 1.19 AP §3.2
 func parseSigningKey(line string) (id string, key ed25519.PrivateKey, err error) {
 	f := strings.Fields(line)
 	if len(f) != 3 || f[0] != "ed25519" {

@@ -249,7 +249,7 @@ func (v *validator) registration() {
 // checkToken holds tokens to what clients may send. The token is a secret and
 // so not in the error.
 //
-// spec: MX 1.19 CS §4.5.3
+// spec: MX 1.19 CS §4.9.1.3.7
 func checkToken(t string) error {
 	if len(t) < 8 || len(t) > 64 {
 		return fmt.Errorf("a token must have 8 to 64 characters, one has %d", len(t))
@@ -333,7 +333,7 @@ func (v *validator) limits() {
 	if n := l.StanzaSize.Bytes(); n > 0 && n < 10000 {
 		v.fail("limits.stanza_size", "%v is less than the 10,000 bytes that XMPP asks every server to take", l.StanzaSize)
 	}
-	// spec: MX 1.19 CS §8.3
+	// spec: MX 1.19 CS §7.4
 	if l.MessageSize.Bytes() > 64<<10 {
 		v.fail("limits.message_size", "%v is more than the 65,536 bytes of a Matrix event", l.MessageSize)
 	}

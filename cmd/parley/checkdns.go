@@ -121,7 +121,7 @@ func ours(addrs []netip.Addr) bool {
 // wellKnown asks for what Matrix clients ask for first. It can answer only
 // while the server runs.
 //
-// spec: MX 1.19 CS §2.1
+// spec: MX 1.19 CS §3.1
 func (c *checker) wellKnown(ctx context.Context, domain string) {
 	if !c.running || c.certs == nil || (c.cfg.Listen.HTTP.Off() && c.cfg.Listen.HTTPS.Off()) {
 		return
