@@ -1,0 +1,63 @@
+# Parley. `make run` serves on this machine; `make test` is what CI runs.
+
+# go.mod says which Go is needed; an older one fetches it.
+export GOTOOLCHAIN := auto
+SHELL := /bin/bash
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 10s
+BENCHTIME ?= 1s
+SOAK ?= 10m
+
+.PHONY: build
+build:
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/parley ./cmd/parley
+
+.PHONY: run
+run: build
+	scripts/run.sh
+
+# Everything that must be right: it installs what it needs, so that nothing is
+# skipped because it is missing.
+.PHONY: test
+test: deps lint
+	go test -race -timeout 40m ./...
+
+.PHONY: deps
+deps:
+	scripts/install-test-deps.sh
+
+# The whole of interop, against every client and peer; writes docs/interop.md.
+.PHONY: interop
+interop: deps
+	go run ./interop/cmd/interop
+
+# A short run of every fuzz target that there is.
+.PHONY: fuzz
+fuzz:
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench:
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+# Durability under load for a long time: kill -9 and lost page caches.
+.PHONY: soak
+soak: deps
+	PARLEY_SOAK=$(SOAK) go test -count=1 -timeout 0 -run 'Soak|Durab|Kill|Crash' -v ./...
+
+.PHONY: lint
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+.PHONY: docs
+docs:
+	go run ./internal/specdoc
+
+.PHONY: clean
+clean:
+	rm -rf bin
