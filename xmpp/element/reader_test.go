@@ -167,7 +167,6 @@ func TestEnds(t *testing.T) {
 // pausing times out once between the parts of its text.
 type pausing struct {
 	parts []string
-	pause bool
 }
 
 func (p *pausing) Read(b []byte) (int, error) {

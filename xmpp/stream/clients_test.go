@@ -319,7 +319,7 @@ func TestUnknownAccountsLookLikeKnownOnes(t *testing.T) {
 func TestClientTooManyAttempts(t *testing.T) {
 	addr := listen(t, clients(t, nil).Serve)
 	p, _ := secured(t, addr)
-	for range 3 {
+	for range 5 {
 		if el := p.auth("PLAIN", "\x00alice\x00wrong"); !el.Is(stream.NSSASL, "failure") {
 			t.Fatalf("got %s", el)
 		}

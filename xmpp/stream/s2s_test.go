@@ -382,7 +382,7 @@ func TestDialbackAttacks(t *testing.T) {
 	addr := b.serve(t, w, "b.test")
 	key := func(id string) string { return stream.DialbackKey([]byte("secret of a.test"), "b.test", "a.test", id) }
 
-	p, h, f := inboundPeer(t, addr, "a.test", nil)
+	p, _, f := inboundPeer(t, addr, "a.test", nil)
 	if f.Child("urn:xmpp:features:dialback", "dialback") == nil || offersExternal(f) {
 		t.Fatalf("features %s", f)
 	}
@@ -394,7 +394,7 @@ func TestDialbackAttacks(t *testing.T) {
 		t.Fatalf("the stream went on: %s", el)
 	}
 
-	p, h, _ = inboundPeer(t, addr, "a.test", nil)
+	p, h, _ := inboundPeer(t, addr, "a.test", nil)
 	p.write("<db:result from='a.test' to='b.test'>" + key(h.Attr("id")) + "</db:result>")
 	if el := p.next(); el.Attr("type") != "valid" || el.Attr("from") != "b.test" || el.Attr("to") != "a.test" {
 		t.Fatalf("right key: %s", el)

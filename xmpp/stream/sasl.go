@@ -12,10 +12,11 @@ import (
 // maxSASL is how long one message of a SASL exchange may be, decoded.
 const maxSASL = 4 << 10
 
-// maxAuthAttempts is how often a peer may try on one stream.
+// maxAuthAttempts is how often a peer may fail on one stream. Clients that know only older channel bindings (slixmpp 1.8) work their
+// way down the list to PLAIN with the fifth attempt.
 //
 // spec: RFC 6120 §6.4.5
-const maxAuthAttempts = 3
+const maxAuthAttempts = 5
 
 // saslFailure is a defined condition of a failure, and why, which the peer is not told.
 //
