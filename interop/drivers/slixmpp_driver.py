@@ -28,6 +28,7 @@ NS = {
     "delay": "urn:xmpp:delay",
     "fallback": "urn:xmpp:fallback:0",
     "forward": "urn:xmpp:forward:0",
+    "mam": "urn:xmpp:mam:2",
     "markers": "urn:xmpp:chat-markers:0",
     "muc": "http://jabber.org/protocol/muc#user",
     "direct-invite": "jabber:x:conference",
@@ -234,8 +235,10 @@ class SlixmppDriver(Driver):
         message.send()
 
     async def op_mark_displayed(self, message, to=None, room=None):
-        self.xmpp["xep_0333"].send_marker(
-            room or to, message, "displayed", mtype="groupchat" if room else "chat")
+        marker = self.compose(to, room)
+        marker["displayed"]["id"] = message
+        marker.append(ET.Element("{urn:xmpp:hints}store"))
+        marker.send()
 
     async def op_history(self, to=None, room=None, limit=50):
         """The last messages of a talk or a room, oldest first, as the events they were."""
@@ -244,16 +247,31 @@ class SlixmppDriver(Driver):
         iq = await mam.retrieve(jid=room, with_jid=None if room else to, rsm=rsm)
         found = []
         for result in iq["mam"]["results"]:
-            stanza = result.xml.find("forward:forwarded/c:message", NS)
+            stanza = result.xml.find("mam:result/forward:forwarded/c:message", NS)
             sid = result["mam_result"]["id"]
             found += self.read(stanza, archived=sid if room else None)
         return {"events": found}
 
     # Files
 
+    async def find_uploads(self):
+        """The upload service. The library's own search fails on Python 3.11 (asyncio.wait)."""
+        disco, domain = self.xmpp["xep_0030"], self.xmpp.boundjid.domain
+        items = (await disco.get_items(jid=domain))["disco_items"]["items"]
+        for address in [domain, *(str(item[0]) for item in items)]:
+            try:
+                info = await disco.get_info(jid=address)
+            except IqError:
+                continue
+            if "urn:xmpp:http:upload:0" in info["disco_info"]["features"]:
+                return address
+        raise RuntimeError("no upload service")
+
     async def op_send_file(self, path, type, to=None, room=None, name=None):
+        upload = self.xmpp["xep_0363"]
+        upload.upload_service = upload.upload_service or await self.find_uploads()
         with open(path, "rb") as f:
-            url = await self.xmpp["xep_0363"].upload_file(
+            url = await upload.upload_file(
                 pathlib.Path(name or path), input_file=f, content_type=type, timeout=60)
         message = self.compose(to, room)
         message["body"] = url
@@ -387,7 +405,9 @@ class SlixmppDriver(Driver):
     def read_invite(self, m, sender):
         mediated = m.find("muc:x/muc:invite", NS)
         if mediated is not None:
-            return {"event": "invite", "room": sender.bare, "from": slixmpp.JID(mediated.get("from")).bare}
+            inviter = slixmpp.JID(mediated.get("from"))  # perhaps by the address in the room
+            named = {"nick": inviter.resource} if inviter.bare == sender.bare else {"from": inviter.bare}
+            return {"event": "invite", "room": sender.bare, **named}
         direct = m.find("direct-invite:x", NS)
         if direct is not None and m.find("c:body", NS) is None:
             return {"event": "invite", "room": direct.get("jid"), "from": sender.bare}

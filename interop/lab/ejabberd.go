@@ -31,8 +31,8 @@ loglevel: debug
 certfiles: ["{{.Dir}}/cert.pem", "{{.Dir}}/key.pem"]
 ca_file: "{{.CA}}"
 s2s_cafile: "{{.CA}}"
-s2s_use_starttls: {{if .Dialback}}required{{else}}required_trusted{{end}}
-s2s_timeout: 20s
+s2s_use_starttls: required
+s2s_timeout: 10 minutes
 s2s_max_retry_delay: 2s
 auth_method: internal
 auth_password_format: scram

@@ -36,7 +36,8 @@ pidfile = "{{.Dir}}/prosody.pid"
 data_path = "{{.Dir}}/data"
 admin_socket = "{{.Dir}}/prosody.sock"
 log = { debug = "{{.Dir}}/prosody.log" }
-use_libevent = false
+-- libunbound answers NXDOMAIN for the reserved domain "test" by itself, if not told so.
+unbound = { resolvconf = true, options = { ["local-zone:"] = "test. transparent" } }
 
 modules_enabled = {
   "admin_shell", "roster", "saslauth", "tls", "disco", "ping", "time", "version", "uptime",

@@ -381,7 +381,11 @@ function whereRoom(m, room, archived) {
 
 function readInvite(m, from) {
   const mediated = m.getChild("x", NS.mucUser)?.getChild("invite");
-  if (mediated) return { event: "invite", room: from, from: bare(mediated.attrs.from) };
+  if (mediated) { // perhaps by the address in the room
+    const inviter = jid(mediated.attrs.from);
+    const named = bare(mediated.attrs.from) === from ? { nick: inviter.resource } : { from: bare(mediated.attrs.from) };
+    return { event: "invite", room: from, ...named };
+  }
   const direct = m.getChild("x", NS.directInvite);
   if (direct && !m.getChild("body")) return { event: "invite", room: direct.attrs.jid, from };
 }

@@ -1,0 +1,104 @@
+package interop
+
+import (
+	"context"
+	"slices"
+)
+
+// need is what a feature takes for granted.
+type need int
+
+const (
+	nothing  need = iota
+	aContact      // the two are each other's contacts
+	aRoom         // both are in the session's room
+)
+
+// Feature is something that a person does on one client, and what the other should see.
+type Feature struct {
+	Name  string
+	needs need
+	// only says to which sessions it applies; nil means to all.
+	only func(*Session) bool
+	run  func(context.Context, *Session) (Outcome, error)
+}
+
+func (f *Feature) applies(s *Session) bool { return f.only == nil || f.only(s) }
+
+// Features are all that is tested, in the order of running and of the report's rows.
+var Features = slices.Concat(
+	[]*Feature{
+		{Name: "contacts: ask and approve", run: contacts},
+		{Name: "presence to contacts", needs: aContact, run: presence},
+	},
+	inTalk(messages),
+	[]*Feature{
+		{Name: "talk: second device", needs: aContact, run: secondDevice},
+		{Name: "talk: catching up after being away", needs: aContact, run: catchUp},
+		{Name: "blocking", needs: aContact, run: blocking},
+		{Name: "room: join by address", run: joinRoom},
+	},
+	inRoom(messages),
+	[]*Feature{
+		{Name: "room: topic", needs: aRoom, only: actorHosts, run: topic},
+		{Name: "room: kick", needs: aRoom, only: actorHosts, run: kick},
+		{Name: "room: ban and unban", needs: aRoom, only: actorHosts, run: ban},
+		{Name: "room: leave", needs: aRoom, only: sameServer, run: leave},
+		{Name: "room: invitation", only: actorHosts, run: invitation},
+		{Name: "room: end-to-end encrypted", only: bothMatrix, run: encrypted},
+	},
+)
+
+// messageFeature is a feature of messages, the same in talks and in rooms.
+type messageFeature struct {
+	name string
+	run  func(context.Context, *Session, place) (Outcome, error)
+	// only says in which places it is tested; nil means in both.
+	only func(place) bool
+}
+
+var messages = []messageFeature{
+	{name: "text", run: text},
+	{name: "text in several languages", run: languages},
+	{name: "image", run: file("image/png")},
+	{name: "audio", run: file("audio/ogg")},
+	{name: "video", run: file("video/webm")},
+	{name: "file", run: file("application/pdf")},
+	{name: "delivery confirmation", run: delivered, only: func(p place) bool { return !p.inRoom }},
+	{name: "display confirmation", run: displayed},
+	{name: "edit", run: edit},
+	{name: "reaction", run: reaction},
+	{name: "retraction", run: retraction},
+	{name: "reply", run: reply},
+	{name: "typing", run: typing},
+	{name: "history", run: history},
+}
+
+func inTalk(list []messageFeature) []*Feature {
+	return placed(list, "talk: ", aContact, func(s *Session) place { return place{s, false} })
+}
+
+func inRoom(list []messageFeature) []*Feature {
+	return placed(list, "room: ", aRoom, func(s *Session) place { return place{s, true} })
+}
+
+func placed(list []messageFeature, prefix string, needs need, at func(*Session) place) []*Feature {
+	var features []*Feature
+	for _, m := range list {
+		if m.only != nil && !m.only(at(nil)) {
+			continue
+		}
+		features = append(features, &Feature{
+			Name: prefix + m.name, needs: needs,
+			run: func(ctx context.Context, s *Session) (Outcome, error) { return m.run(ctx, s, at(s)) },
+		})
+	}
+	return features
+}
+
+func actorHosts(s *Session) bool { return s.host() == s.A }
+func sameServer(s *Session) bool { return s.SeatA.Site == s.SeatB.Site }
+
+func bothMatrix(s *Session) bool {
+	return s.SeatA.Driver.Network == Matrix && s.SeatB.Driver.Network == Matrix
+}
