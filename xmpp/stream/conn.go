@@ -27,8 +27,8 @@ type Settings struct {
 	Limits element.Limits
 	// QueueBytes may wait to be written before Send fails with ErrQueueFull: 1 MiB.
 	QueueBytes int
-	// BytesPerSecond and Burst limit what is read after authentication, before TLS is taken off: 0, no limit. Before it, and when
-	// there is no limit, 64 KiB/s with a burst of 64 KiB hold.
+	// BytesPerSecond and Burst limit what is read after authentication, before TLS is taken off: 0, no limit. Until a peer has
+	// authenticated, it has 64 KiB and then 64 KiB/s.
 	//
 	// spec: XEP-0205 §4
 	BytesPerSecond, Burst int

@@ -105,9 +105,9 @@ func (m *scramMechanism) step(ctx context.Context, in []byte) ([]byte, bool, err
 	case m.failed != nil:
 		return nil, false, m.failed
 	case err != nil && out == "":
-		return nil, false, &saslFailure{condition: "malformed-request", err: err}
-	case err != nil:
-		return nil, false, &saslFailure{condition: "not-authorized", err: err}
+		return nil, false, refuse("malformed-request", "not a SCRAM message")
+	case err != nil: // the library's error quotes the exchange, which must not be logged
+		return nil, false, refuse("not-authorized", "%s", strings.TrimPrefix(out, "e="))
 	case !m.conv.Done():
 		return []byte(out), false, nil
 	case !m.conv.Valid():
