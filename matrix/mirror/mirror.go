@@ -1,19 +1,35 @@
 package mirror
 
 import (
-	"encoding/json"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strings"
 
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/translate"
 	"parley/matrix/wire"
+	"parley/store"
+	"parley/store/hubstore"
 )
+
+//go:embed migrations/*.sql
+var migrations embed.FS
 
 // Config is what a mirror needs to know of the server.
 type Config struct {
 	// Domains are hosted here, Home first; each has a signing key.
 	Domains []string
 	Keys    map[string]*wire.SigningKey
+	// Count hears of what Matrix could not carry; nil counts nothing.
+	Count hub.Counter
 }
 
 // Mirror implements [hub.Mirror] and reads what it wrote. It may be used from
@@ -22,109 +38,132 @@ type Mirror struct {
 	cfg Config
 }
 
-// New makes a mirror.
-func New(cfg Config) *Mirror { return &Mirror{cfg: cfg} }
-
-// Admit implements [hub.Mirror]. It wants e with ID, Sender, Time and Position
-// set, and adds the event ID to e.Aliases and, at the creation, the room ID to
-// c.Native.
-func (m *Mirror) Admit(tx hub.Tx, c *core.Conversation, before *core.State, e *core.Event) error {
-	return hub.ErrNone
-}
-
-// Event is a PDU with its place in the core's log.
-type Event struct {
-	*wire.PDU
-	ID       core.EventID
-	Conv     core.ConvID
-	Position core.Position
-	// Replaces is the state event that this one replaced, RedactedBy the
-	// redaction that emptied it: event IDs, "" for none.
-	Replaces, RedactedBy string
-}
-
-// Viewer is for whom events are written.
-type Viewer struct {
-	User   core.Address
-	Device string // sees the transaction IDs of what it sent itself
+// New brings the mirror's tables up to date and returns the mirror on them.
+func New(ctx context.Context, db *store.DB, cfg Config) (*Mirror, error) {
+	for _, d := range cfg.Domains {
+		if cfg.Keys[d] == nil {
+			return nil, fmt.Errorf("the domain %s has no Matrix signing key", d)
+		}
+	}
+	if len(cfg.Domains) == 0 {
+		return nil, errors.New("no domains are hosted here")
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Migrate(ctx, "matrix-mirror", dir); err != nil {
+		return nil, fmt.Errorf("migrating the Matrix mirror's tables: %w", err)
+	}
+	return &Mirror{cfg: cfg}, nil
 }
 
 // Names turns user IDs and aliases into addresses and back, with the hashed
-// spellings of v.
-func (m *Mirror) Names(v hub.View) translate.Names { return translate.Names{} }
+// spellings of v. It is good as long as v is.
+func (m *Mirror) Names(v hub.View) translate.Names {
+	q := hubstore.Querier(v)
+	return translate.Names{
+		Home:  m.cfg.Domains[0],
+		Hosts: func(domain string) bool { return slices.Contains(m.cfg.Domains, domain) },
+		Hashed: func(localpart string) (core.Address, bool) {
+			var s string
+			if err := q.QueryRow(`SELECT address FROM mirror_names WHERE localpart = $1`, localpart).Scan(&s); err != nil {
+				return core.Address{}, false
+			}
+			a, err := core.ParseAddress(s)
+			return a, err == nil
+		},
+	}
+}
 
-// Resolver is what package translate needs for events of conv, from v.
+// Resolver is what package translate needs for events of conv, from v. It is
+// good as long as v is.
 func (m *Mirror) Resolver(v hub.View, conv core.ConvID) (translate.Resolver, error) {
-	return translate.Resolver{}, hub.ErrNone
+	s, err := v.State(conv)
+	if err != nil {
+		return translate.Resolver{}, err
+	}
+	version, err := wire.VersionOf(s.Creation.Version)
+	if err != nil {
+		return translate.Resolver{}, err
+	}
+	return m.resolver(v, version), nil
 }
 
-// State is the current state of a room, create event first.
-func (m *Mirror) State(v hub.View, conv core.ConvID) ([]Event, error) { return nil, hub.ErrNone }
-
-// StateAt is the state after the event at a position.
-func (m *Mirror) StateAt(v hub.View, conv core.ConvID, at core.Position) ([]Event, error) {
-	return nil, hub.ErrNone
+func (m *Mirror) resolver(v hub.View, version *wire.Version) translate.Resolver {
+	return translate.Resolver{
+		Names: m.Names(v), Version: version,
+		CoreID: func(id string) (core.EventID, bool) {
+			found, err := m.CoreID(v, id)
+			return found, err == nil
+		},
+		EventID: func(id core.EventID) (string, bool) {
+			found, err := m.EventID(v, id)
+			return found, err == nil
+		},
+		Conv: func(room string) (core.ConvID, bool) {
+			id, err := v.ConversationNative(core.Matrix, room)
+			return id, err == nil
+		},
+		RoomID: func(id core.ConvID) (string, bool) {
+			c, err := v.Conversation(id)
+			room := c.Native[core.Matrix]
+			return room, err == nil && room != ""
+		},
+	}
 }
 
-// StateChanged is of the state at position to what is not the same at
-// position from: for each key the newest event in the interval (from, to].
-func (m *Mirror) StateChanged(v hub.View, conv core.ConvID, from, to core.Position) ([]Event, error) {
-	return nil, hub.ErrNone
+// EventID is the Matrix event ID of a core event, [hub.ErrNone] if none.
+func (m *Mirror) EventID(v hub.View, id core.EventID) (string, error) {
+	var s string
+	err := hubstore.Querier(v).QueryRow(`SELECT event_id FROM mirror_pdus WHERE core_id = $1`, string(id)).Scan(&s)
+	return s, noRow(err)
 }
 
-// StateEvent is one piece of the current state, [hub.ErrNone] if not set.
-func (m *Mirror) StateEvent(v hub.View, conv core.ConvID, eventType, key string) (Event, error) {
-	return Event{}, hub.ErrNone
+// CoreID is the core event with a Matrix event ID, [hub.ErrNone] if none.
+func (m *Mirror) CoreID(v hub.View, eventID string) (core.EventID, error) {
+	if wire.CheckEventID(eventID) != nil {
+		return "", hub.ErrNone
+	}
+	var s string
+	err := hubstore.Querier(v).QueryRow(`SELECT core_id FROM mirror_pdus WHERE event_id = $1`, eventID).Scan(&s)
+	return core.EventID(s), noRow(err)
 }
 
-// StateEventAt is one piece of the state after the event at a position.
-func (m *Mirror) StateEventAt(v hub.View, conv core.ConvID, eventType, key string, at core.Position) (Event, error) {
-	return Event{}, hub.ErrNone
+// noRow turns the database's word for "nothing" into the hub's.
+func noRow(err error) error {
+	if store.NotFound(err) {
+		return hub.ErrNone
+	}
+	return err
 }
 
-// ByEventID finds events, in the order of ids; those unknown are left out.
-func (m *Mirror) ByEventID(v hub.View, ids ...string) ([]Event, error) { return nil, hub.ErrNone }
-
-// ByCore finds the events of core events, in the order of ids; those unknown
-// are left out.
-func (m *Mirror) ByCore(v hub.View, ids ...core.EventID) ([]Event, error) { return nil, hub.ErrNone }
-
-// RelationQuery asks for the events that relate to a target.
-type RelationQuery struct {
-	Target    string // event ID
-	RelType   string // "" is any
-	EventType string // "" is any
-	// Before and After bound the position, exclusively; zero is no bound.
-	Before, After core.Position
-	Limit         int
-	Forward       bool // oldest first
-}
-
-// Relations are the events that relate to a target; redacted ones do not.
-//
-// spec: MX 1.19 CS §7.10.3
-func (m *Mirror) Relations(v hub.View, q RelationQuery) ([]Event, error) { return nil, hub.ErrNone }
-
-// Client writes events as clients see them, with `unsigned`: age,
-// transaction_id, membership, prev_content, redacted_because and the bundled
-// aggregations. It takes a fixed number of queries for any number of events.
-//
-// spec: MX 1.19 CS §7.2
-func (m *Mirror) Client(v hub.View, viewer Viewer, events []Event) ([]json.RawMessage, error) {
-	return nil, hub.ErrNone
-}
-
-// Stripped writes a state event as invitations show it.
-//
-// spec: MX 1.19 CS §7.3
-func Stripped(e Event) json.RawMessage { return nil }
+const aliasTxn = "txn"
 
 // TxnAlias names an event after the transaction ID of the request that sent
-// it. path is the request's path without the transaction ID, digest a digest
-// of its body: the same ID with another body is another event. Put it among
-// the aliases of the draft.
+// it. path is the request's path without the transaction ID. The same ID with
+// another body is another event. Put it among the aliases of the draft.
 //
 // spec: MX 1.19 CS §1.3
 func TxnAlias(user core.Address, device, path, txn string, body []byte) core.Alias {
-	return core.Alias{}
+	sum := sha256.Sum256(body)
+	return core.Alias{
+		Network: core.Matrix, Kind: aliasTxn, Key: url.PathEscape(txn), Digest: hex.EncodeToString(sum[:16]),
+		Scope: url.PathEscape(user.String()) + " " + url.PathEscape(device) + " " + url.PathEscape(path),
+	}
+}
+
+// transaction reads what [TxnAlias] wrote.
+func transaction(e *core.Event) (device, txn string) {
+	a, ok := e.Alias(core.Matrix, aliasTxn)
+	f := strings.Split(a.Scope, " ")
+	if !ok || len(f) != 3 {
+		return "", ""
+	}
+	device, err1 := url.PathUnescape(f[1])
+	txn, err2 := url.PathUnescape(a.Key)
+	if err1 != nil || err2 != nil || strings.IndexByte(device+txn, 0) >= 0 {
+		return "", ""
+	}
+	return device, txn
 }

@@ -9,10 +9,6 @@ import (
 	"parley/matrix/wire"
 )
 
-// RoomsHost is the host under a domain on which its rooms live:
-// "#garden:example.org" is the local address garden@rooms.example.org.
-const RoomsHost = "rooms."
-
 // Names turns Matrix identifiers into addresses and back.
 type Names struct {
 	// Home is the domain under which foreign addresses are spelled and files
@@ -61,22 +57,14 @@ func (n Names) Address(userID string) (core.Address, error) {
 	return a, nil
 }
 
-// Alias is the room alias of a room's address; "" where Matrix has no way to
-// spell it.
+// Alias is the room alias of a room's address: "#garden:example.org" for the
+// room garden@example.org. It is "" where Matrix has no way to spell it.
 func (n Names) Alias(a core.Address) string {
-	domain := a.Domain
-	switch a.Network {
-	case core.Local:
-		domain = strings.TrimPrefix(domain, RoomsHost)
-	case core.Matrix:
-	default:
-		name, home, hashed := n.speller().Spell(a)
-		if hashed {
-			return ""
-		}
-		return "#" + name + ":" + home
+	name, domain, hashed := n.speller().Spell(a)
+	if hashed {
+		return ""
 	}
-	return "#" + a.Name + ":" + domain
+	return "#" + name + ":" + domain
 }
 
 // RoomAddress is the address that a room alias spells.
@@ -95,7 +83,6 @@ func (n Names) RoomAddress(alias string) (core.Address, error) {
 		if err := core.CheckName(a.Name); err != nil {
 			return core.Address{}, err
 		}
-		a.Domain = RoomsHost + a.Domain
 	}
 	return a, nil
 }
