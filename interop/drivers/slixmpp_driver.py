@@ -242,14 +242,13 @@ class SlixmppDriver(Driver):
 
     async def op_history(self, to=None, room=None, limit=50):
         """The last messages of a talk or a room, oldest first, as the events they were."""
-        mam = self.xmpp["xep_0313"]
-        rsm = {"max": limit, "before": ""}
-        iq = await mam.retrieve(jid=room, with_jid=None if room else to, rsm=rsm)
+        results = self.xmpp["xep_0313"].iterate(
+            jid=room, with_jid=None if room else to, reverse=True, rsm={"max": limit}, total=limit)
+        newest_first = [result async for result in results]
         found = []
-        for result in iq["mam"]["results"]:
+        for result in reversed(newest_first):
             stanza = result.xml.find("mam:result/forward:forwarded/c:message", NS)
-            sid = result["mam_result"]["id"]
-            found += self.read(stanza, archived=sid if room else None)
+            found += self.read(stanza, archived=result["mam_result"]["id"] if room else None)
         return {"events": found}
 
     # Files
