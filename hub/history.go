@@ -75,14 +75,22 @@ func (h *Hub) HistoryIn(v View, who core.Address, q Query) ([]core.Event, error)
 	if err != nil {
 		return nil, err
 	}
+	return h.Readable(v, who, q.Conv, events)
+}
+
+// Readable leaves of events those that who may read and whose senders she does
+// not block. With a conversation it refuses one who was never in it.
+func (h *Hub) Readable(v View, who core.Address, conv core.ConvID, events []core.Event) ([]core.Event, error) {
 	rules := map[core.ConvID]*readable{}
-	if q.Conv != "" {
-		if rules[q.Conv], err = readableBy(v, q.Conv, who); err != nil {
+	if conv != "" {
+		r, err := readableBy(v, conv, who)
+		if err != nil {
 			return nil, err
 		}
-		if r := rules[q.Conv]; len(r.stays) == 0 && r.s.Visibility != core.VisibleWorld {
+		if len(r.stays) == 0 && r.s.Visibility != core.VisibleWorld {
 			return nil, Refuse(NotMember, "you are not in this room")
 		}
+		rules[conv] = r
 	}
 	var failed error
 	events = slices.DeleteFunc(events, func(e core.Event) bool {

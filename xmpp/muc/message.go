@@ -1,0 +1,166 @@
+package muc
+
+import (
+	"context"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/element"
+	"parley/xmpp/lookup"
+	"parley/xmpp/translate"
+)
+
+// message is what is said in a room, said to one occupant, or asked of the
+// room by a message: its subject, an invitation.
+func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *element.Element) error {
+	c, st, err := s.open(ctx, to)
+	if err != nil {
+		return err
+	}
+	if s.session(c.ID, v.From) == nil {
+		return translate.Fail(translate.NotAcceptable, "you are not in this room")
+	}
+	if to.Resource != "" {
+		return s.private(c, st, v, to.Resource, el)
+	}
+	if x := el.Child(translate.NSMUCUser, "x"); x.Child("", "invite") != nil {
+		return s.invite(ctx, v, c, x)
+	}
+	if el.Attr("type") != "groupchat" {
+		return translate.Fail(translate.BadRequest, "what is said to a room is of type groupchat")
+	}
+	if sub := el.Child("", "subject"); sub != nil && el.Child("", "body") == nil && el.Child("", "thread") == nil {
+		_, err := s.Hub.Submit(ctx, hub.Draft{
+			Conv: c.ID, Sender: v.Who, Content: core.Change{Aspect: core.AspectTopic, Text: sub.Text()}, With: v.With,
+		})
+		return err
+	}
+	return s.say(ctx, v, c, st, el)
+}
+
+// say takes what an occupant says to the whole room.
+//
+// spec: XEP-0045 §7.4
+func (s *Service) say(ctx context.Context, v Visit, c core.Conversation, st *core.State, el *element.Element) error {
+	reading := translate.Reading{
+		Sender: v.Who, Names: s.Names, Now: time.Now(),
+		Occupant: func(nick string) (core.Address, bool) {
+			for _, m := range st.Members {
+				if m.Nick == nick && m.Standing == core.Joined {
+					return m.Address, true
+				}
+			}
+			return core.Address{}, false
+		},
+	}
+	err := s.Hub.Read(ctx, func(view hub.View) (err error) {
+		reading, err = lookup.Reading(view, el, lookup.Place{Conv: c.ID}, s.Base, reading)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	said, losses := translate.In(el, reading)
+	for _, r := range said.Receipts {
+		if r.Stage != core.StageDisplayed {
+			continue
+		}
+		req := hub.ReadingRequest{Conv: c.ID, Who: v.Who, Event: r.Target, Thread: string(r.Thread), From: v.From.Resource}
+		if err := s.Hub.MarkDisplayed(ctx, req); err != nil {
+			return err
+		}
+	}
+	if said.Typing != nil {
+		var until time.Time
+		if *said.Typing {
+			until = time.Now().Add(typingFor)
+		}
+		if err := s.Hub.Typing(ctx, c.ID, v.Who, until, v.From.Resource); err != nil {
+			return err
+		}
+	}
+	d := hub.Draft{
+		Conv: c.ID, Sender: v.Who, Origin: said.Origin, Content: said.Content, Native: said.Native,
+		Aliases: said.Aliases, From: v.From.Resource, With: v.With,
+	}
+	switch {
+	case said.Reactions != nil:
+		return s.Hub.React(ctx, said.Reactions.Target, said.Reactions.Keys, d)
+	case said.Content != nil:
+		_, err := s.Hub.Submit(ctx, d)
+		return err
+	case len(losses) > 0:
+		return translate.Fail(translate.ItemNotFound, losses[0].String())
+	}
+	return nil
+}
+
+// typingFor is how long a chat state "composing" holds.
+const typingFor = 30 * time.Second
+
+// private passes a message on to one occupant's sessions. It is not kept: it
+// is between two sessions in a room, and each has the other's real address.
+//
+// spec: XEP-0045 §7.5
+func (s *Service) private(c core.Conversation, st *core.State, v Visit, nick string, el *element.Element) error {
+	switch el.Attr("type") {
+	case "groupchat":
+		return translate.Fail(translate.BadRequest, "to speak to everybody, send to the room itself")
+	case "error":
+		return nil
+	}
+	var to core.Address
+	for _, m := range st.Members {
+		if m.Nick == nick && m.Standing == core.Joined {
+			to = m.Address
+		}
+	}
+	if to.IsZero() {
+		return translate.Fail(translate.ItemNotFound, "nobody here is called "+nick)
+	}
+	sessions := s.sessionsOf(c.ID, to)
+	if len(sessions) == 0 {
+		return translate.Fail(translate.RecipientUnavailable, nick+" takes no private messages in this room; write to "+s.Names.JID(to).String())
+	}
+	from := s.Names.RoomJID(c.Address).With(st.Members[v.Who].Nick).String()
+	for _, o := range sessions {
+		copied := el.Copy().RemoveChildren(func(e *element.Element) bool {
+			return e.Name.Space == translate.NSMUCUser || e.Name.Space == translate.NSOccupantID
+		})
+		copied.SetAttr("from", from)
+		copied.Add(translate.NSMUCUser, "x")
+		copied.Add(translate.NSOccupantID, "occupant-id").SetAttr("id", s.occupantID(c.ID, v.Who))
+		s.send(o.jid, copied)
+	}
+	return nil
+}
+
+// invite is a mediated invitation.
+//
+// spec: XEP-0045 §7.8.2
+func (s *Service) invite(ctx context.Context, v Visit, c core.Conversation, x *element.Element) error {
+	for _, inv := range x.ChildrenNamed("", "invite") {
+		j, err := translate.ParseJID(inv.Attr("to"))
+		if err != nil {
+			return translate.Fail(translate.JIDMalformed, "")
+		}
+		who, err := s.Names.Address(j.Bare())
+		if err != nil {
+			return translate.Fail(translate.ItemNotFound, "nobody has that address")
+		}
+		if err := s.Invite(ctx, c.ID, v.Who, who, inv.ChildText("", "reason"), v.With); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Invite asks a person into a room and gives her the right to return.
+func (s *Service) Invite(ctx context.Context, conv core.ConvID, by, who core.Address, reason string, with func(hub.Tx, *core.Event) error) error {
+	_, err := s.Hub.Submit(ctx, hub.Draft{
+		Conv: conv, Sender: by, With: with,
+		Content: core.Membership{Target: who, Standing: core.Invited, Reason: reason},
+	})
+	return err
+}
