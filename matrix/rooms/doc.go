@@ -5,9 +5,8 @@
 //
 // It decides nothing about who may do what: every change is a draft for the
 // hub, written by package translate, and every event shown is one that package
-// mirror made. What it adds is the shape of the requests and answers, filters,
-// pagination tokens, and the two pieces of account data that the server has a
-// say in: m.direct and m.ignored_user_list.
+// mirror made. What it adds is the shape of the requests and answers, filters
+// and pagination tokens.
 //
 // Package sync stands beside it and uses its filters and tokens.
 package rooms

@@ -62,6 +62,8 @@ type Slice struct {
 	// direction asked for. More says that there is something beyond it.
 	End  Point
 	More bool
+	// Hidden says that what was looked at holds events that are not shown.
+	Hidden bool
 }
 
 // Collect pages through a room's timeline for what its reader may see: held to
@@ -81,7 +83,7 @@ func (s *Rooms) Collect(v hub.View, p Page) (Slice, error) {
 	if p.Before != nil {
 		q = p.Before.Until(q)
 	}
-	scanned, first := 0, true
+	scanned := 0
 	for {
 		events, err := v.Page(q)
 		if err != nil {
@@ -103,15 +105,16 @@ func (s *Rooms) Collect(v hub.View, p Page) (Slice, error) {
 			if !p.Forward {
 				out.End = PointBefore(&events[i])
 			}
-			first = false
-			if e, ok := shown[events[i].ID]; ok {
+			e, ok := shown[events[i].ID]
+			if ok {
 				out.Events = append(out.Events, e)
 			}
+			out.Hidden = out.Hidden || !ok
 		}
 		if len(events) < q.Limit {
 			return out, nil
 		}
-		if scanned += len(events); scanned >= maxScan && !first {
+		if scanned += len(events); scanned >= maxScan {
 			out.More = true
 			return out, nil
 		}

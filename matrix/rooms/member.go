@@ -167,23 +167,22 @@ func (s *Rooms) actor(r *client.Request) (rm *room, target core.Address, body me
 	return rm, target, body, err
 }
 
-// forgottenType is the private datum that notes a forgotten room; it is not
-// account data of Matrix. Its content is the position of the leaving that it
-// is about, so that a later return is not forgotten.
-const forgottenType = "parley.forgotten"
+// forgottenType is the private datum that notes a forgotten room; by its prefix
+// it is no account data of Matrix clients. Its content is the position of the
+// leaving that it is about, so that a later return is not forgotten.
+const forgottenType = "local:matrix.forgotten"
 
-// Internal reports whether a type of private data is this server's own and not
-// for clients.
-func Internal(typ string) bool { return typ == forgottenType }
-
-// Forgotten reports whether the datum says that the stay that ended in a place
-// is forgotten.
-func Forgotten(d hub.Datum, p hub.Place) bool {
-	if d.Type != forgottenType || d.Data == nil {
-		return false
+// Forgotten reports whether an account has forgotten the room that it left.
+func Forgotten(v hub.View, account core.Address, p hub.Place) (bool, error) {
+	d, err := v.Datum(account, p.Conv, forgottenType)
+	if errors.Is(err, hub.ErrNone) || err == nil && d.Data == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
 	}
 	at, err := strconv.ParseInt(string(d.Data), 10, 64)
-	return err == nil && core.Position(at) >= p.Since
+	return core.Position(at) >= p.Since, err
 }
 
 // forget takes a room that one has left out of all answers.

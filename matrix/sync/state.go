@@ -1,0 +1,168 @@
+package sync
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"parley/core"
+	"parley/hub"
+	"parley/matrix/mirror"
+	"parley/matrix/rooms"
+	"parley/matrix/wire"
+)
+
+// stateSet is a set of state events, one for each key, in the order in which
+// the keys came.
+type stateSet struct {
+	m     map[wire.StateKey]mirror.Event
+	order []wire.StateKey
+}
+
+func newStateSet() *stateSet { return &stateSet{m: map[wire.StateKey]mirror.Event{}} }
+
+func keyOf(e mirror.Event) wire.StateKey { return wire.StateKey{Type: e.Type, Key: *e.StateKey} }
+
+func (s *stateSet) put(e mirror.Event) {
+	k := keyOf(e)
+	if _, there := s.m[k]; !there {
+		s.order = append(s.order, k)
+	}
+	s.m[k] = e
+}
+
+func (s *stateSet) has(k wire.StateKey) bool {
+	_, ok := s.m[k]
+	return ok
+}
+
+// events are those that keep wants.
+func (s *stateSet) events(keep func(mirror.Event) bool) []mirror.Event {
+	out := []mirror.Event{}
+	for _, k := range s.order {
+		if e, ok := s.m[k]; ok && keep(e) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// lazily leaves of a whole state the members that the client need not know,
+// and adds those who speak in the timeline, unless it knows them already. What
+// changed in a gap is told in any case.
+//
+// spec: MX 1.19 CS §6.1
+func (r *roomBuild) lazily(set *stateSet, heroes []core.Address) error {
+	needed := map[string]bool{}
+	for _, e := range r.slice.Events {
+		needed[e.Sender] = true
+	}
+	for _, a := range heroes {
+		id, _ := r.names.UserID(a)
+		needed[id] = true
+	}
+	if r.whole || r.q.full {
+		needed[r.q.userID] = true
+		for k := range set.m {
+			if k.Type == wire.TypeMember && !needed[k.Key] {
+				delete(set.m, k)
+			}
+		}
+	}
+	at := r.start
+	if r.q.after {
+		at = r.to
+	}
+	for userID := range needed {
+		if err := r.tellMember(set, userID, at); err != nil {
+			return err
+		}
+	}
+	// What the timeline shows, the client knows as well.
+	for _, e := range r.slice.Events {
+		if e.Type == wire.TypeMember && e.StateKey != nil && !r.q.after {
+			r.remember(*e.StateKey, e.EventID)
+		}
+	}
+	return nil
+}
+
+// tellMember adds a membership event that the client does not know.
+func (r *roomBuild) tellMember(set *stateSet, userID string, at rooms.Point) error {
+	k := wire.StateKey{Type: wire.TypeMember, Key: userID}
+	e, there := set.m[k]
+	if !there {
+		var err error
+		e, err = r.s.mirror.StateEventAt(r.v, r.conv.ID, wire.TypeMember, userID, core.Position(at))
+		if errors.Is(err, hub.ErrNone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if r.known[r.conv.ID][userID] == e.EventID && !r.whole && !r.q.full {
+			return nil
+		}
+		set.put(e)
+	}
+	r.remember(userID, e.EventID)
+	return nil
+}
+
+func (r *roomBuild) remember(userID, eventID string) {
+	if r.told[r.conv.ID] == nil {
+		r.told[r.conv.ID] = map[string]string{}
+	}
+	r.told[r.conv.ID][userID] = eventID
+}
+
+// maxHeroes is how many members a room without a name is called after.
+const maxHeroes = 5
+
+// summary counts the members and names some, after whom a room without a name
+// is called.
+//
+// spec: MX 1.19 CS §7.4
+func (r *roomBuild) summary() ([]core.Address, error) {
+	state, err := r.v.State(r.conv.ID)
+	if err != nil {
+		return nil, err
+	}
+	sum := &roomSummary{}
+	var here, gone []core.Member
+	for _, m := range state.Members {
+		switch m.Standing {
+		case core.Joined:
+			sum.Joined++
+		case core.Invited:
+			sum.Invited++
+		}
+		switch {
+		case m.Address == r.q.account:
+		case m.Standing == core.Joined || m.Standing == core.Invited:
+			here = append(here, m)
+		case m.Standing != core.Knocked:
+			gone = append(gone, m)
+		}
+	}
+	r.out.Summary = sum
+	if state.Name != "" || !state.Main.IsZero() {
+		return nil, nil
+	}
+	if len(here) == 0 {
+		here = gone
+	}
+	slices.SortFunc(here, func(a, b core.Member) int {
+		if a.Since != b.Since {
+			return int(a.Since - b.Since)
+		}
+		return strings.Compare(a.Address.String(), b.Address.String())
+	})
+	var heroes []core.Address
+	for _, m := range here[:min(len(here), maxHeroes)] {
+		id, _ := r.names.UserID(m.Address)
+		sum.Heroes = append(sum.Heroes, id)
+		heroes = append(heroes, m.Address)
+	}
+	return heroes, nil
+}
