@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"encoding/json"
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"parley/core"
 	"parley/hub"
 	"parley/matrix/translate"
 	"parley/media"
@@ -33,8 +35,10 @@ type Config struct {
 	// Contact is the address of an administrator, such as
 	// "mailto:postmaster@example.org"; empty for none.
 	Contact string
-	// Version is the software's.
-	Version string
+	// SyncFeed reads the point of the feed in a token of /sync.
+	SyncFeed func(token string) (core.Feed, error)
+	// CheckFilter refuses a filter that /sync could not use; nil takes all.
+	CheckFilter func(filter []byte) error
 
 	RequestSize int64 // bytes of one JSON body
 	UploadSize  int64 // bytes of one file
@@ -56,6 +60,9 @@ type API struct {
 	limits *limits
 	tokens tokenCache
 	uia    uiaSessions
+	locks  locks
+	// pending are the files that were promised.
+	pending pendingUploads
 }
 
 // New makes an API with the routes of this package. The database has this
@@ -71,6 +78,7 @@ func New(h *hub.Hub, files *media.Files, config Config, log *slog.Logger) *API {
 		config: config,
 		log:    log,
 		limits: newLimits(config.paces()),
+		locks:  locks{seed: maphash.MakeSeed()},
 	}
 	a.Add(a.routes()...)
 	return a

@@ -17,7 +17,7 @@ const (
 // devicesChanged notes that an account's devices or keys are others now, and
 // wakes whom it concerns.
 //
-// spec: MX 1.19 CS §10.12.4
+// spec: MX 1.19 CS §10.12.2.6
 func (a *API) devicesChanged(tx hub.Tx, account core.Address) error {
 	feed := tx.NextFeed()
 	if _, err := exec(tx, `INSERT INTO mxc_device_changes (account, feed) VALUES ($1, $2)
@@ -38,7 +38,7 @@ func (a *API) devicesChanged(tx hub.Tx, account core.Address) error {
 // to look at again (those who changed them after since, and those with whom it
 // shares a room only since then) and with whom it no longer shares any room.
 //
-// spec: MX 1.19 CS §10.12.4
+// spec: MX 1.19 CS §10.12.2.6
 func (a *API) DeviceChanges(v hub.View, account core.Address, since core.Feed) (changed, left []string, err error) {
 	s, err := newSharing(v, account, since)
 	if err != nil {
@@ -54,6 +54,17 @@ func (a *API) DeviceChanges(v hub.View, account core.Address, since core.Feed) (
 			changed = append(changed, a.UserID(who))
 		}
 	}
+	signed, err := column(v, `SELECT target FROM mxc_signed WHERE account = $1 AND feed > $2`, key(account), int64(since))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range signed {
+		who, err := core.ParseAddress(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		changed = append(changed, a.UserID(who))
+	}
 	for who := range s.parted {
 		if !s.now[who] {
 			left = append(left, a.UserID(who))
@@ -61,7 +72,7 @@ func (a *API) DeviceChanges(v hub.View, account core.Address, since core.Feed) (
 	}
 	slices.Sort(changed)
 	slices.Sort(left)
-	return changed, left, nil
+	return slices.Compact(changed), left, nil
 }
 
 // sharing is with whom an account shares rooms: now, only since a point of the

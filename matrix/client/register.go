@@ -208,7 +208,7 @@ func (a *API) forget(tx hub.Tx, account core.Address) error {
 		`DELETE FROM mxc_pushers WHERE account = $1`, `DELETE FROM mxc_cross_keys WHERE account = $1`,
 		`DELETE FROM mxc_key_signatures WHERE account = $1`, `DELETE FROM mxc_backup_keys WHERE account = $1`,
 		`DELETE FROM mxc_backups WHERE account = $1`, `DELETE FROM mxc_openid WHERE account = $1`,
-		`DELETE FROM mxc_txns WHERE account = $1`,
+		`DELETE FROM mxc_txns WHERE account = $1`, `DELETE FROM mxc_signed WHERE account = $1`,
 	} {
 		if _, err := exec(tx, q, key(account)); err != nil {
 			return err

@@ -50,13 +50,16 @@ CREATE TABLE mxc_pushers (
 	PRIMARY KEY (account, app, pushkey)
 );
 
--- Messages that wait for a device; feed orders them.
+-- Messages that wait for a device; feed orders them. sent is the feed number of
+-- the sync token with which they were handed over last: the device has them when
+-- it comes back with that token.
 CREATE TABLE mxc_to_device (
 	account  TEXT NOT NULL,
 	device   TEXT NOT NULL,
 	feed     BIGINT NOT NULL,
+	sent     BIGINT NOT NULL,
 	sender   TEXT NOT NULL,
-	type     BLOB NOT NULL,
+	type     TEXT NOT NULL,
 	content  BLOB NOT NULL,
 	PRIMARY KEY (account, device, feed)
 );
@@ -78,13 +81,16 @@ CREATE TABLE mxc_device_keys (
 	PRIMARY KEY (account, device)
 );
 
--- batch is the feed number of the upload: keys go out in that order.
+-- batch is the feed number of the upload: keys go out in that order. A key that
+-- was claimed leaves its ID behind, so that an upload that is repeated does not
+-- bring it back.
 CREATE TABLE mxc_one_time_keys (
 	account   TEXT NOT NULL,
 	device    TEXT NOT NULL,
 	algorithm TEXT NOT NULL,
 	id        TEXT NOT NULL,
 	batch     BIGINT NOT NULL,
+	claimed   BIGINT NOT NULL,
 	value     BLOB NOT NULL,
 	PRIMARY KEY (account, device, algorithm, id)
 );
@@ -124,6 +130,14 @@ CREATE TABLE mxc_key_signatures (
 CREATE TABLE mxc_device_changes (
 	account  TEXT PRIMARY KEY,
 	feed     BIGINT NOT NULL
+);
+
+-- When an account last signed another's key, which its own devices are to see.
+CREATE TABLE mxc_signed (
+	account  TEXT NOT NULL,
+	target   TEXT NOT NULL,
+	feed     BIGINT NOT NULL,
+	PRIMARY KEY (account, target)
 );
 
 CREATE TABLE mxc_backups (

@@ -1,0 +1,202 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+)
+
+// Limits of to-device messages. maxWaiting is of one sender to one device, so
+// that who writes too much to a device that is away harms nobody else.
+const (
+	maxMessages   = 5000      // in one request
+	maxContent    = 256 << 10 // bytes of one content
+	maxWaiting    = 2000
+	perSync       = 100
+	txnsKeptFor   = 24 * time.Hour
+	everyDevice   = "*"
+	messagesBytes = 8 << 20
+)
+
+// sendToDevice sends messages to devices. Those to accounts or devices that
+// there are not are for nobody; so are those to accounts that block the sender.
+//
+// spec: MX 1.19 CS §10.10.2
+func (a *API) sendToDevice(r *Request) (any, error) {
+	var body struct {
+		Messages map[string]map[string]json.RawMessage `json:"messages"`
+	}
+	if err := r.JSON(&body); err != nil {
+		return nil, err
+	}
+	typ := r.Var("eventType")
+	if body.Messages == nil || !textual(typ, r.Var("txnId")) {
+		return nil, Errorf(http.StatusBadRequest, InvalidParam, "The messages are missing, or the type or transaction ID is too long.")
+	}
+	messages := map[core.Address]map[string]json.RawMessage{}
+	n := 0
+	for user, devices := range body.Messages {
+		to, err := a.Address(user)
+		if err != nil {
+			return nil, err
+		}
+		for _, content := range devices {
+			if n++; n > maxMessages || len(content) > maxContent || content[0] != '{' {
+				return nil, Errorf(http.StatusBadRequest, InvalidParam, "There are more than %d messages, or one is no object of at most %d bytes.", maxMessages, maxContent)
+			}
+		}
+		messages[to] = devices
+	}
+	return nil, a.hub.Write(r.Context(), func(tx hub.Tx) error {
+		fresh, err := r.once(tx, r.Var("txnId"))
+		if err != nil || !fresh {
+			return err
+		}
+		for to, devices := range messages {
+			if err := a.deliver(tx, r.Account, to, typ, devices); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// once notes a transaction ID, and reports whether it is a new one.
+//
+// spec: MX 1.19 CS §1.2
+func (r *Request) once(tx hub.Tx, txn string) (fresh bool, err error) {
+	at := now()
+	if _, err := exec(tx, `DELETE FROM mxc_txns WHERE made < $1`, at.Add(-txnsKeptFor).UnixMilli()); err != nil {
+		return false, err
+	}
+	n, err := exec(tx, `INSERT INTO mxc_txns (scope, txn, account, made) VALUES ($1, $2, $3, $4) ON CONFLICT (scope, txn) DO NOTHING`,
+		r.TxnScope(), txn, key(r.Account), at.UnixMilli())
+	return n == 1, err
+}
+
+// deliver puts messages before the devices of one account.
+func (a *API) deliver(tx hub.Tx, from, to core.Address, typ string, messages map[string]json.RawMessage) error {
+	if !to.IsLocal() {
+		a.log.Info("to-device messages to another server were not sent", "from", from, "server", to.Domain, "messages", len(messages))
+		return nil
+	}
+	if blocked, err := tx.Blocked(to, from); err != nil || blocked {
+		return err
+	}
+	devices, err := column(tx, `SELECT device FROM mxc_devices WHERE account = $1`, key(to))
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		content, ok := messages[d]
+		if !ok {
+			content, ok = messages[everyDevice]
+		}
+		if !ok {
+			continue
+		}
+		if err := a.leave(tx, from, to, d, typ, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave puts one message before one device.
+func (a *API) leave(tx hub.Tx, from, to core.Address, device, typ string, content json.RawMessage) error {
+	var waiting int
+	if _, err := row(tx, into(&waiting), `SELECT COUNT(*) FROM mxc_to_device WHERE account = $1 AND device = $2 AND sender = $3`,
+		key(to), device, key(from)); err != nil {
+		return err
+	}
+	if waiting >= maxWaiting {
+		e := Errorf(http.StatusTooManyRequests, LimitExceeded, "A device of %s has not fetched %d messages of yours yet.", a.UserID(to), maxWaiting)
+		e.RetryAfter = time.Minute
+		return e
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, content); err != nil {
+		return err
+	}
+	feed := tx.NextFeed()
+	_, err := exec(tx, `INSERT INTO mxc_to_device (account, device, feed, sent, sender, type, content) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
+		key(to), device, int64(feed), key(from), typ, compact.Bytes())
+	tx.OnCommit(func() {
+		a.hub.Poke([]core.Address{to}, hub.PokeNews{Topic: TopicToDevice, Feed: feed, Data: device})
+	})
+	return err
+}
+
+// DeviceMessage is a to-device message as /sync shows it.
+type DeviceMessage struct {
+	Sender  string          `json:"sender"`
+	Type    string          `json:"type"`
+	Content json.RawMessage `json:"content"`
+}
+
+// TakeToDevice hands over what waits for a device that syncs from the token
+// since. It deletes what was handed over with that token or before, for the
+// device has it. What it returns is handed over with the token of the answer
+// now being made, so /sync calls it first and then reads the snapshot from
+// which it takes next_batch: a token that is older than the call would delete
+// too little, which does no harm. With more, further messages wait, and the next
+// /sync is answered at once.
+//
+// spec: MX 1.19 CS §10.10.3.1
+func (a *API) TakeToDevice(ctx context.Context, account core.Address, device string, since core.Feed) (list []DeviceMessage, more bool, err error) {
+	waits, err := a.waiting(ctx, account, device)
+	if err != nil || !waits {
+		return nil, false, err
+	}
+	err = a.hub.Write(ctx, func(tx hub.Tx) error {
+		if _, err := exec(tx, `DELETE FROM mxc_to_device WHERE account = $1 AND device = $2 AND sent > 0 AND sent <= $3`,
+			key(account), device, int64(since)); err != nil {
+			return err
+		}
+		list, more, err = a.handOver(tx, account, device)
+		return err
+	})
+	return list, more, err
+}
+
+func (a *API) waiting(ctx context.Context, account core.Address, device string) (waits bool, err error) {
+	err = a.hub.Read(ctx, func(v hub.View) error {
+		var feed int64
+		waits, err = row(v, into(&feed), `SELECT feed FROM mxc_to_device WHERE account = $1 AND device = $2 LIMIT 1`, key(account), device)
+		return err
+	})
+	return waits, err
+}
+
+func (a *API) handOver(tx hub.Tx, account core.Address, device string) (list []DeviceMessage, more bool, err error) {
+	var last int64
+	size := 0
+	err = rows(tx, func(scan func(...any) error) error {
+		var m DeviceMessage
+		var feed int64
+		var content []byte
+		if err := scan(&feed, &m.Sender, &m.Type, &content); err != nil {
+			return err
+		}
+		if size += len(content); more || len(list) == perSync || len(list) > 0 && size > messagesBytes {
+			more = true
+			return nil
+		}
+		sender, err := core.ParseAddress(m.Sender)
+		m.Sender, m.Content, last = a.UserID(sender), content, feed
+		list = append(list, m)
+		return err
+	}, `SELECT feed, sender, type, content FROM mxc_to_device WHERE account = $1 AND device = $2 ORDER BY feed LIMIT $3`,
+		key(account), device, perSync+1)
+	if err != nil || len(list) == 0 {
+		return list, more, err
+	}
+	_, err = exec(tx, `UPDATE mxc_to_device SET sent = $1 WHERE account = $2 AND device = $3 AND feed <= $4`,
+		int64(tx.NextFeed()), key(account), device, last)
+	return list, more, err
+}
