@@ -251,7 +251,11 @@ func (t *turn) join(r JoinRequest) (core.Event, error) {
 func (t *turn) right(p place, c *core.Membership) error {
 	switch p.s.JoinRule {
 	case core.JoinPublic:
-		return nil
+		if p.s.Standing(c.Target) != core.Knocked {
+			return nil
+		}
+		_, err := t.admit(Draft{Conv: p.c.ID, Sender: c.Target, Content: core.Membership{Target: c.Target, Standing: core.Left}})
+		return err
 	case core.JoinRestricted, core.JoinKnockRestricted:
 		ok, err := t.inAllowed(p.s, c.Target)
 		if err != nil {

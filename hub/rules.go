@@ -77,6 +77,11 @@ func judgeJoin(s *core.State, sender core.Address, c core.Membership) error {
 	if standing == core.Joined || standing == core.Invited && s.JoinRule != core.JoinPublic {
 		return nil
 	}
+	// The specification lets one who knocked into a room that is public by
+	// now; Dendrite's library does not. [Hub.Join] takes the knock back first.
+	if standing == core.Knocked && s.JoinRule == core.JoinPublic {
+		return Refuse(Forbidden, "take your request to join back first")
+	}
 	switch s.JoinRule {
 	case core.JoinPublic:
 		return nil
