@@ -167,7 +167,7 @@ func lexOne(s string) (tokKind, int, error) {
 	case isWordStart(c):
 		n := span(s, isWordPart)
 		if n == 1 && (c == 'e' || c == 'E') && len(s) > 1 && s[1] == '\'' {
-			return 0, 0, errors.New("E'' strings are not in the dialect")
+			return 0, 0, errors.New("strings of the form E'' are not in the dialect")
 		}
 		return tokWord, n, nil
 	case isDigit(c):

@@ -256,3 +256,41 @@ func TestPowerCutsBite(t *testing.T) {
 		})
 	}
 }
+
+// A full disk fails what is written, cleanly, and no more: when there is room
+// again writing goes on, and what was refused is not there.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t, 1)
+	db, err := w.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Migrate(t.Context(), "test", fstest.MapFS{"0001_schema.sql": {Data: []byte(schema)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.started = true
+	for round := range 5 {
+		w.work(db)
+		w.disk.SetFull(true)
+		undone := false
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			tx.OnRollback(func() { undone = true })
+			_, err := tx.Exec(`INSERT INTO ledger (n, body) VALUES ($1, $2)`, -1, make([]byte, 1<<25))
+			return err
+		})
+		if err == nil || !undone {
+			t.Errorf("round %d: wrote to a full disk: %v, undone %v", round, err, undone)
+		}
+		w.disk.SetFull(false)
+		if err := db.Write(t.Context(), func(tx *store.Tx) error { return nil }); err != nil {
+			t.Errorf("with room again: %v", err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	w.disk.Cut()
+	if v := w.resurrect(crashfs.LoseAll); !v.good() {
+		t.Errorf("%+v", v)
+	}
+}

@@ -51,6 +51,7 @@ type Disk struct {
 	renames []naming          // between the two, in order
 	fuse    int               // operations until the cut; 0 is never
 	dead    bool
+	full    bool
 	ops     int // operations that change the disk, so far
 }
 
@@ -102,6 +103,14 @@ func (d *Disk) Cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dead = true
+}
+
+// SetFull makes the disk full, so that no file can grow, or gives it room
+// again.
+func (d *Disk) SetFull(full bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = full
 }
 
 // Dead reports whether the power is cut.

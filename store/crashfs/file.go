@@ -62,6 +62,9 @@ func (f *file) ReadAt(p []byte, at int64) (int, error) {
 func (f *file) WriteAt(p []byte, at int64) (int, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
+	if f.disk.full && at+int64(len(p)) > int64(len(f.inode.data)) {
+		return 0, sqlite3.FULL
+	}
 	err := f.disk.operate()
 	// The write at which the power goes may still reach the disk in part.
 	f.inode.changes = append(f.inode.changes, change{at, slices.Clone(p)})
