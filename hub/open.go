@@ -125,6 +125,8 @@ func script(o Opening, named bool) []Draft {
 			levels.Users[o.Peer] = 100
 		}
 		drafts = append(drafts, Draft{Content: core.Change{Aspect: core.AspectLevels, Levels: &levels}})
+	} else if c, ok := o.Initial[0].Content.(core.Change); ok && c.Aspect == core.AspectLevels {
+		drafts, o.Initial = append(drafts, o.Initial[0]), o.Initial[1:] // before the address
 	}
 	if named {
 		drafts = append(drafts, Draft{Content: core.Change{Aspect: core.AspectAddresses, Main: o.Address}})
