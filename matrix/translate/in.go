@@ -111,7 +111,8 @@ func (t *in) extension() (core.Content, error) {
 	return x, nil
 }
 
-// member reads a membership.
+// member reads a membership. Who let a joiner in is for the server to say and
+// not for her, so join_authorised_via_users_server is not read.
 //
 // spec: MX 1.19 CS §8.4
 func (t *in) member(key string) (core.Content, error) {
@@ -138,11 +139,6 @@ func (t *in) member(key string) (core.Content, error) {
 			t.lose(core.FeatureAvatar, "", "avatar_url is no mxc URI")
 		} else {
 			m.Avatar = &f
-		}
-	}
-	if via := c.str("join_authorised_via_users_server"); via != "" {
-		if m.Via, err = t.Address(via); err != nil {
-			return nil, errUser("join_authorised_via_users_server", err)
 		}
 	}
 	return m, nil

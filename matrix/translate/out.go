@@ -113,7 +113,7 @@ func (t *out) member(c core.Membership) Event {
 			t.lose(core.FeatureAvatar, "", "it is not stored here")
 		}
 	}
-	if !c.Via.IsZero() {
+	if !c.Via.IsZero() && c.Standing == core.Joined {
 		w.str("join_authorised_via_users_server", t.userID(c.Via))
 	}
 	return stateEvent(typeMember, t.userID(c.Target), w)
