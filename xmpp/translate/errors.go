@@ -2,6 +2,7 @@ package translate
 
 import (
 	"errors"
+	"strings"
 
 	"parley/core"
 	"parley/hub"
@@ -145,6 +146,20 @@ func (e *Error) Reason() string {
 		return e.Name + " (" + e.Text + ")"
 	}
 	return e.Name
+}
+
+// ConditionIn finds the condition with which a reason in words begins, as [Error.Reason] writes it; else that the other server did
+// not take the message in time.
+func ConditionIn(reason string) Condition {
+	name, _, _ := strings.Cut(reason, " ")
+	for _, c := range []Condition{BadRequest, ConflictError, FeatureNotImplemented, ForbiddenError, GoneError, InternalServerError,
+		ItemNotFound, JIDMalformed, NotAcceptable, NotAllowed, NotAuthorizedError, PolicyViolation, RecipientUnavailable,
+		RegistrationRequired, RemoteServerNotFound, ResourceConstraint, ServiceUnavailable, SubscriptionRequired, UndefinedCondition} {
+		if c.Name == name {
+			return c
+		}
+	}
+	return RemoteServerTimeout
 }
 
 // Permanent says whether sending the same again is of no use.

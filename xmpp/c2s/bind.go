@@ -1,0 +1,152 @@
+package c2s
+
+import (
+	"context"
+	"time"
+
+	"mellium.im/xmpp/jid"
+
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/element"
+	"parley/xmpp/stream"
+	"parley/xmpp/translate"
+)
+
+// The namespaces of the stream itself.
+const (
+	nsBind    = "urn:ietf:params:xml:ns:xmpp-bind"
+	nsSession = "urn:ietf:params:xml:ns:xmpp-session"
+	nsSM      = "urn:xmpp:sm:3"
+	nsCSI     = "urn:xmpp:csi:0"
+	nsCaps    = "http://jabber.org/protocol/caps"
+	nsRoster  = "jabber:iq:roster"
+)
+
+// mailbox is how many stanzas of other sessions may wait for one, and requests of other goroutines.
+const mailbox = 256
+
+// Features is what clients are offered after authentication: [stream.Clients.Features].
+func (srv *Server) Features(c *stream.Conn) []*element.Element {
+	session := element.New(nsSession, "session")
+	session.Add("", "optional")
+	ver := element.New("urn:xmpp:features:rosterver", "ver")
+	return []*element.Element{
+		element.New(nsBind, "bind"), session, element.New(nsSM, "sm"), element.New(nsCSI, "csi"), ver,
+		element.New("urn:xmpp:features:pre-approval", "sub"), // spec: RFC 6121 §3.4
+		srv.capsOf(c.LocalDomain()),
+	}
+}
+
+// Handle serves one authenticated stream: [stream.Clients.Handle]. What goes on before a resource is bound is dealt with here; then
+// this goroutine only reads.
+//
+// spec: RFC 6120 §7
+func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
+	account := core.LocalAddress(conn.Account(), conn.LocalDomain())
+	for range 20 {
+		el, err := conn.Next(ctx)
+		if err != nil {
+			conn.Close(err)
+			return
+		}
+		switch {
+		case el.Is(nsSM, "resume"):
+			if s, l := srv.resume(ctx, conn, account, el); s != nil {
+				s.read(ctx, l)
+				return
+			}
+		case el.Is(nsSM, "enable"):
+			_ = conn.Send(smFailed(translate.UnexpectedRequest.Name))
+		case el.Is(translate.NSClient, "iq") && el.Attr("type") == "set" && el.Child(nsBind, "bind") != nil:
+			s, l, err := srv.bind(ctx, conn, account, el.Child(nsBind, "bind").ChildText("", "resource"))
+			if err != nil {
+				_ = conn.Send(translate.Bounce(el, err))
+				continue
+			}
+			result := element.New(translate.NSClient, "iq").SetAttr("type", "result").SetAttr("id", el.Attr("id"))
+			result.Add(nsBind, "bind").Append(element.NewText(nsBind, "jid", s.jid.String()))
+			_ = conn.Send(result)
+			srv.wg.Add(1)
+			go s.run(ctx)
+			s.read(ctx, l)
+			return
+		case el.Is(translate.NSClient, "iq") && isRequest(el):
+			_ = conn.Send(translate.Bounce(el, translate.Fail(translate.NotAllowed, "bind a resource first")))
+		default:
+			conn.Close(stream.Errorf(stream.NotAuthorized, "bind a resource first"))
+			return
+		}
+	}
+	conn.Close(stream.Errorf(stream.PolicyViolation, "bind a resource"))
+}
+
+// bind makes a session. One that has the resource already ends first.
+//
+// spec: RFC 6120 §7.7.2.2
+func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Address, wish string) (*Session, *link, error) {
+	full, err := srv.fullJID(account, wish)
+	if err != nil {
+		return nil, nil, translate.Fail(translate.BadRequest, "this is no resource")
+	}
+	if old, ok := srv.at(account, full.Resource); ok {
+		old.call(func(context.Context) { old.fail(errReplaced) })
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	hs, err := srv.Hub.Attach(hub.SessionSpec{Account: account, Protocol: core.XMPP, ID: full.Resource})
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &link{conn: conn, released: make(chan struct{})}
+	s := &Session{
+		srv: srv, account: account, jid: full, hub: hs, link: l,
+		log:   srv.Log.With("account", account.Bare(), "resource", full.Resource),
+		inbox: make(chan inbound), mail: make(chan *element.Element, mailbox), calls: make(chan func(context.Context), 1),
+		done: make(chan struct{}), drained: make(chan *link, 1),
+		lastSent: map[core.Address]bool{},
+		directed: map[translate.JID]bool{}, pending: map[string]func(*element.Element){}, values: map[any]any{},
+	}
+	srv.add(s)
+	return s, l, nil
+}
+
+func (srv *Server) fullJID(account core.Address, wish string) (translate.JID, error) {
+	bare := srv.names.JID(account)
+	if wish == "" {
+		wish = "parley." + core.NewToken()[:10]
+	}
+	j, err := jid.New(bare.Local, bare.Domain, wish)
+	if err != nil {
+		return translate.JID{}, err
+	}
+	return bare.With(j.Resourcepart()), nil
+}
+
+// read gives the session what the client says until the stream ends or the session has done with it.
+func (s *Session) read(ctx context.Context, l *link) {
+	for {
+		el, err := l.conn.Next(ctx)
+		select {
+		case s.inbox <- inbound{l, el, err}:
+		case <-l.released:
+			return
+		case <-s.done:
+			err = errBye
+		}
+		if err != nil {
+			break
+		}
+	}
+	select {
+	case <-l.released:
+	case <-s.done: // the session lets go of its stream when it ends
+		select {
+		case <-l.released:
+		case <-time.After(time.Minute):
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package c2s
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/element"
+	"parley/xmpp/translate"
+)
+
+// maxDirected is to how many entities a client's presence may be directed at a time.
+const maxDirected = 500
+
+// presenceStanza deals with presence of the client.
+//
+// spec: RFC 6121 §4
+func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error {
+	typ := st.Attr("type")
+	if st.Attr("to") == "" {
+		switch typ {
+		case "":
+			return s.available(ctx, st)
+		case "unavailable":
+			s.unavailable(ctx, st)
+			return nil
+		}
+		return translate.Fail(translate.BadRequest, "this presence needs an address")
+	}
+	to, err := translate.ParseJID(st.Attr("to"))
+	if err != nil {
+		return translate.Fail(translate.JIDMalformed, "")
+	}
+	if svc, ok := s.srv.service(to.Domain); ok {
+		return svc.Stanza(ctx, s, st)
+	}
+	for kind, t := range noticeTypes {
+		if typ == t {
+			return s.consent(ctx, kind, to.Bare(), st)
+		}
+	}
+	switch typ {
+	case "", "unavailable":
+		return s.direct(st, to, typ == "")
+	case "probe":
+		return translate.Fail(translate.NotAllowed, "the server probes for its clients")
+	}
+	return translate.Fail(translate.BadRequest, "no such type of presence")
+}
+
+// consent takes a step of consent.
+//
+// spec: RFC 6121 §3.1.2
+func (s *Session) consent(ctx context.Context, kind hub.NoticeKind, to translate.JID, st *element.Element) error {
+	a, err := s.srv.names.Address(to)
+	if err != nil || a == s.account {
+		return translate.Fail(translate.NotAllowed, "")
+	}
+	words := st.ChildText("", "status")
+	if len(words) > 1000 {
+		words = ""
+	}
+	return s.srv.Hub.Consent(ctx, hub.ContactNotice{Kind: kind, From: s.account, To: a, Words: words})
+}
+
+// direct sends presence to one entity, and remembers to say there when the client goes.
+//
+// spec: RFC 6121 §4.6
+func (s *Session) direct(st *element.Element, to translate.JID, available bool) error {
+	if available {
+		if len(s.directed) >= maxDirected && !s.directed[to] {
+			return translate.Fail(translate.ResourceConstraint, "too many entities have directed presence")
+		}
+		s.directed[to] = true
+	} else {
+		delete(s.directed, to)
+	}
+	if err := s.forward(st, to); err != nil && !s.srv.Hub.Hosts(to.Domain) {
+		return err
+	}
+	return nil
+}
+
+var shows = map[string]core.Show{"": core.ShowOnline, "chat": core.ShowChat, "away": core.ShowAway, "xa": core.ShowXA, "dnd": core.ShowDND}
+
+// available takes broadcast presence. With the first, the client hears who else is there, what was asked of it meanwhile, and the
+// messages that waited.
+//
+// spec: RFC 6121 §4.2
+func (s *Session) available(ctx context.Context, st *element.Element) error {
+	show, known := shows[strings.TrimSpace(st.ChildText("", "show"))]
+	if !known {
+		show = core.ShowOnline
+	}
+	priority, err := strconv.Atoi(strings.TrimSpace(st.ChildText("", "priority")))
+	if err != nil || priority < -128 || priority > 127 {
+		priority = 0
+	}
+	first := !s.Available()
+	wasDeaf := !s.state.takesBare()
+	s.presence = st
+	s.state.priority.Store(int32(priority))
+	s.state.available.Store(true)
+	native := st.Copy().RemoveAttr("from").RemoveAttr("to")
+	err = s.srv.Hub.SetPresence(ctx, s.account, core.Presence{
+		Show: show, Status: st.ChildText("", "status"), Session: s.jid.Resource, Priority: priority,
+		Native: &core.Native{Network: core.XMPP, Type: "presence", Data: element.Marshal(native)},
+	})
+	if err != nil {
+		return err
+	}
+	if first {
+		if err := s.arrive(ctx); err != nil {
+			return err
+		}
+	}
+	if wasDeaf && priority >= 0 {
+		if err := s.offline(ctx); err != nil {
+			return err
+		}
+	}
+	s.learnCaps(st)
+	return nil
+}
+
+// arrive shows the client the account's other clients and the requests that wait for an answer.
+//
+// spec: RFC 6121 §3.1.3
+func (s *Session) arrive(ctx context.Context) error {
+	own, err := s.srv.Hub.PresenceOf(ctx, s.account, s.account)
+	if err != nil {
+		return err
+	}
+	for _, p := range own {
+		if p.Session != s.jid.Resource {
+			s.showPresence(s.account, p)
+		}
+	}
+	contacts, _, err := s.srv.Hub.Contacts(ctx, s.account)
+	if err != nil {
+		return err
+	}
+	for _, c := range contacts {
+		if c.Asks {
+			s.tellNotice(hub.ContactNotice{Kind: hub.Ask, From: c.Address, To: s.account, Words: c.Words})
+		}
+	}
+	return nil
+}
+
+// unavailable ends the client's availability.
+//
+// spec: RFC 6121 §4.5
+func (s *Session) unavailable(ctx context.Context, st *element.Element) {
+	if !s.Available() && len(s.directed) == 0 {
+		return
+	}
+	s.state.available.Store(false)
+	s.presence = nil
+	p := core.Presence{Show: core.ShowOffline, Session: s.jid.Resource}
+	if st == nil {
+		st = element.New(translate.NSClient, "presence").SetAttr("type", "unavailable").SetAttr("from", s.jid.String())
+	} else {
+		p.Status = st.ChildText("", "status")
+		p.Native = &core.Native{Network: core.XMPP, Type: "presence", Data: element.Marshal(st.Copy().RemoveAttr("from"))}
+	}
+	if err := s.srv.Hub.SetPresence(ctx, s.account, p); err != nil {
+		s.log.Error("ending presence", "err", err)
+	}
+	for to := range s.directed {
+		_ = s.forward(st.Copy().SetAttr("to", to.String()), to)
+	}
+	clear(s.directed)
+	for _, svc := range s.srv.services {
+		svc.Gone(s)
+	}
+}
+
+// gone is unavailable for a client that did not say so.
+func (s *Session) gone(ctx context.Context) {
+	s.unavailable(ctx, nil)
+	for _, svc := range s.srv.services {
+		svc.Gone(s)
+	}
+}
+
+// presenceNews shows the client somebody's presence.
+func (s *Session) presenceNews(n hub.PresenceNews) {
+	if s.Available() && !(n.Who == s.account && n.Presence.Session == s.jid.Resource && n.Presence.Show == core.ShowOffline) {
+		s.showPresence(n.Who, n.Presence)
+	}
+}
+
+func (s *Session) showPresence(who core.Address, p core.Presence) {
+	st := s.srv.presenceStanza(who, p).SetAttr("to", s.jid.String())
+	s.SendAway(st)
+	if who != s.account && st.Attr("type") == "" {
+		s.contactArrived(who, st)
+	}
+}
+
+// presenceStanza writes presence: as the client of XMPP that it came from did, or anew.
+func (srv *Server) presenceStanza(who core.Address, p core.Presence) *element.Element {
+	from := srv.names.JID(who).With(p.Session)
+	st := element.New(translate.NSClient, "presence")
+	if p.Native != nil && p.Native.Network == core.XMPP {
+		if parsed, err := element.Parse(p.Native.Data, element.DefaultLimits); err == nil && parsed.Is(translate.NSClient, "presence") {
+			return parsed.SetAttr("from", from.String())
+		}
+	}
+	st.SetAttr("from", from.String())
+	if p.Show == core.ShowOffline {
+		st.SetAttr("type", "unavailable")
+	}
+	for name, show := range shows {
+		if show == p.Show && name != "" {
+			st.Append(element.NewText(translate.NSClient, "show", name))
+		}
+	}
+	if p.Status != "" {
+		st.Append(element.NewText(translate.NSClient, "status", p.Status))
+	}
+	if p.Priority != 0 {
+		st.Append(element.NewText(translate.NSClient, "priority", strconv.Itoa(p.Priority)))
+	}
+	return st
+}

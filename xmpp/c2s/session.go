@@ -1,0 +1,359 @@
+package c2s
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/element"
+	"parley/xmpp/stream"
+	"parley/xmpp/stream/sm"
+	"parley/xmpp/translate"
+)
+
+// Session is one client of a local account, from its binding to its end, over one stream or, by resumption, several. All of it but
+// what is said otherwise belongs to its own goroutine.
+type Session struct {
+	srv     *Server
+	account core.Address
+	jid     translate.JID // full
+	hub     *hub.Session
+	log     *slog.Logger
+
+	// What other goroutines may use.
+	inbox chan inbound
+	mail  chan *element.Element // stanzas routed by other sessions
+	calls chan func(ctx context.Context)
+	done  chan struct{} // closed at the end
+	state sharedState
+
+	link    *link // nil while it waits for resumption
+	drained chan *link
+	waiting []*element.Element // not yet on the stream, because the client reads slowly
+
+	smID     string // empty if the stream cannot be resumed
+	in       *sm.Inbound
+	handling sm.Counter // number of the stanza being dealt with
+	out      *sm.Outbound[sent]
+	asked    bool // <r/> was sent and not answered
+	expiry   *time.Timer
+
+	carbons  bool
+	interest bool // in roster pushes
+	versions bool // roster pushes have a version
+	presence *element.Element
+	directed map[translate.JID]bool
+	inactive bool // spec: XEP-0352 §3
+	held     []*element.Element
+	notify   map[string]bool       // PEP nodes of which the client wants to hear
+	lastSent map[core.Address]bool // whose last items were sent
+	capsVer  string
+	pending  map[string]func(*element.Element) // our own requests to the client, by id
+	values   map[any]any                       // of services
+	sawMAM   bool
+	ended    error // why; errBye where the client closed the stream
+}
+
+// sharedState is what other sessions ask of this one.
+type sharedState struct {
+	available atomic.Bool
+	priority  atomic.Int32
+}
+
+func (st *sharedState) takesBare() bool { return st.available.Load() && st.priority.Load() >= 0 }
+
+// link is one stream of a session.
+type link struct {
+	conn     *stream.Conn
+	released chan struct{} // closed when the session has done with it
+}
+
+// inbound is what a reader read.
+type inbound struct {
+	l   *link
+	el  *element.Element
+	err error
+}
+
+// sent is a stanza on its way to the client.
+type sent struct {
+	el   *element.Element
+	feed core.Feed // of the message in it, else zero
+}
+
+// Why a session ends.
+var (
+	errBye      = errors.New("the client closed its stream")
+	errReplaced = stream.Errorf(stream.Conflict, "another client took the resource")
+	errBehind   = stream.Errorf(stream.Reset, "too much has happened meanwhile: connect again")
+	errOver     = stream.Errorf(stream.SystemShutdown, "")
+)
+
+// Account is whose session it is.
+func (s *Session) Account() core.Address { return s.account }
+
+// JID is the client's full JID.
+func (s *Session) JID() translate.JID { return s.jid }
+
+// ID names the session among those of the account in the hub: [hub.Draft.From].
+func (s *Session) ID() string { return s.hub.ID() }
+
+// Server returns the server that holds the session.
+func (s *Session) Server() *Server { return s.srv }
+
+// Log is for what concerns the session.
+func (s *Session) Log() *slog.Logger { return s.log }
+
+// Available says whether the client has sent initial presence. Any goroutine may ask.
+func (s *Session) Available() bool { return s.state.available.Load() }
+
+// Presence is the client's last presence, nil before the first.
+func (s *Session) Presence() *element.Element { return s.presence }
+
+// Value and SetValue keep what a service needs to know of the session.
+func (s *Session) Value(key any) any { return s.values[key] }
+
+// SetValue keeps a value until the session ends; nil deletes it.
+func (s *Session) SetValue(key, value any) {
+	if value == nil {
+		delete(s.values, key)
+		return
+	}
+	s.values[key] = value
+}
+
+// run is the session's goroutine.
+func (s *Session) run(ctx context.Context) {
+	defer s.srv.wg.Done()
+	for s.ended == nil {
+		s.step(ctx)
+		s.askAck()
+	}
+	s.end(context.WithoutCancel(ctx))
+}
+
+// step waits for one thing to do and does it. While the client reads too slowly, it does nothing but wait for it.
+func (s *Session) step(ctx context.Context) {
+	inbox, mail, news := s.inbox, s.mail, s.hub.Ready()
+	if len(s.waiting) > 0 {
+		inbox, mail, news = nil, nil, nil
+	}
+	var expiry <-chan time.Time
+	if s.expiry != nil {
+		expiry = s.expiry.C
+	}
+	select {
+	case m := <-inbox:
+		s.fromClient(ctx, m)
+	case st := <-mail:
+		s.SendAway(st)
+	case <-news:
+		s.readNews(ctx)
+	case f := <-s.calls:
+		f(ctx)
+	case l := <-s.drained:
+		if l == s.link {
+			waiting := s.waiting
+			s.waiting = nil
+			s.write(waiting...)
+		}
+	case <-expiry:
+		s.fail(errBye)
+	case <-ctx.Done():
+		s.fail(errOver)
+	}
+}
+
+// readNews takes what the hub has to tell, but no more than the client reads.
+func (s *Session) readNews(ctx context.Context) {
+	for s.ended == nil && len(s.waiting) == 0 {
+		n, ok := s.hub.TryNext()
+		if !ok {
+			if s.hub.Closed() {
+				s.fail(stream.Errorf(stream.NotAuthorized, "the session was ended"))
+			}
+			return
+		}
+		if err := s.news(ctx, n); err != nil {
+			s.log.Error("telling a client", "err", err)
+			s.fail(stream.Errorf(stream.InternalServerError, ""))
+		}
+	}
+}
+
+// call has f called by the session's goroutine; false if the session is over.
+func (s *Session) call(f func(context.Context)) bool {
+	select {
+	case s.calls <- f:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+// post gives the session a stanza for its client; false if it is over or has too many waiting. Any goroutine may call it.
+func (s *Session) post(st *element.Element) bool {
+	select {
+	case <-s.done:
+		return false
+	default:
+	}
+	select {
+	case s.mail <- st:
+		return true
+	default:
+		return false
+	}
+}
+
+// fail ends the session.
+func (s *Session) fail(why error) {
+	if s.ended == nil {
+		s.ended = why
+	}
+}
+
+// fromClient deals with what a reader read. The client is first told what has happened before.
+func (s *Session) fromClient(ctx context.Context, m inbound) {
+	s.readNews(ctx)
+	if m.l != s.link {
+		return // a stream that was replaced
+	}
+	if m.err != nil {
+		s.lost(ctx, m.err)
+		return
+	}
+	if m.el.Name.Space == nsSM {
+		s.management(ctx, m.el)
+		return
+	}
+	if m.el.Name.Space != translate.NSClient {
+		if !s.clientState(m.el) {
+			s.fail(stream.Errorf(stream.UnsupportedStanzaType, "no such element"))
+		}
+		return
+	}
+	if s.in != nil {
+		s.handling = s.in.Receive()
+	}
+	s.stanza(ctx, m.el)
+	if s.in != nil {
+		s.in.Done(s.handling)
+	}
+}
+
+// lost is what becomes of the session when its stream ends: closed in good order it is over, else it waits.
+//
+// spec: XEP-0198 §5
+func (s *Session) lost(ctx context.Context, err error) {
+	var se *stream.Error
+	switch {
+	case errors.Is(err, io.EOF):
+		s.fail(errBye)
+	case errors.As(err, &se) && !se.FromPeer:
+		s.fail(err)
+	case s.smID == "" || s.in == nil:
+		s.fail(errBye)
+	default:
+		s.unlink(nil)
+		s.keepCount(ctx)
+		s.expiry = time.NewTimer(s.srv.Resume)
+	}
+}
+
+// unlink lets go of the stream; why, if not nil, is told to the client.
+func (s *Session) unlink(why error) {
+	if s.link == nil {
+		return
+	}
+	s.link.close(why)
+	s.link, s.waiting, s.asked = nil, nil, false
+}
+
+// close ends the stream without waiting for the client; why, if not nil, is told.
+func (l *link) close(why error) {
+	go func() {
+		l.conn.Close(why)
+		close(l.released)
+	}()
+}
+
+// end does what is to be done when a session is over. ctx does not end with the server.
+func (s *Session) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	s.gone(ctx)
+	s.keepCount(ctx)
+	s.srv.remove(s)
+	s.hub.Close()
+	close(s.done)
+	why := s.ended
+	if errors.Is(why, errBye) {
+		why = nil
+	}
+	s.unlink(why)
+	s.log.Debug("session ended", "why", s.ended)
+}
+
+// Send sends a stanza to the client.
+func (s *Session) Send(el *element.Element) { s.send(el, 0) }
+
+// SendAway sends a stanza that can wait while the client is inactive, or be dropped for a newer one.
+func (s *Session) SendAway(el *element.Element) {
+	if s.hold(el) {
+		return
+	}
+	s.send(el, 0)
+}
+
+// send sends a stanza. One that carries a message of the feed number counts for what the account has received.
+func (s *Session) send(el *element.Element, feed core.Feed) {
+	if s.ended != nil {
+		return
+	}
+	s.release()
+	s.emit(el, feed)
+}
+
+func (s *Session) emit(el *element.Element, feed core.Feed) {
+	if s.out != nil {
+		if _, err := s.out.Push(sent{el, feed}); err != nil {
+			s.fail(errBehind)
+			return
+		}
+	} else {
+		s.srv.cursors.seen(s.account, feed)
+	}
+	s.write(el)
+}
+
+// write puts elements on the stream, or lets them wait for it.
+func (s *Session) write(els ...*element.Element) {
+	for i, el := range els {
+		if s.link == nil {
+			return
+		}
+		if len(s.waiting) > 0 {
+			s.waiting = append(s.waiting, el)
+			continue
+		}
+		err := s.link.conn.Send(el)
+		if !errors.Is(err, stream.ErrQueueFull) {
+			continue // other errors the reader hears of too
+		}
+		s.waiting = append(s.waiting, els[i])
+		l := s.link
+		go func() {
+			_ = l.conn.Flush() // if it fails, so does the reader
+			select {
+			case s.drained <- l:
+			case <-s.done:
+			}
+		}()
+	}
+}
