@@ -36,17 +36,12 @@ Accounts and passwords (also in $secrets):
 $(sed 's/^/  /; s/ \([^ ]*\)$/   \1/' "$secrets")
 
 Matrix
-  Element Desktop, Cinny, nheko, Fractal, …
-    Homeserver: http://localhost:8008   User: alice
-  gomuks, matrix-commander, …
-    Homeserver: http://localhost:8008   User: @alice:localhost
-
-XMPP (the certificate is self-signed: accept it once, or trust
+  Element Desktop, nheko   Homeserver: http://localhost:8008   User: alice
+XMPP (the certificate is self-signed: accept it, or trust
 $PARLEY_DIR/tls/self-signed.pem)
-  Gajim, Dino       Account: bob@localhost
-  profanity         /tls allow, then: /connect bob@localhost server 127.0.0.1 port 5222 tls trust
-  poezio            poezio -j bob@localhost -p PASSWORD
-  any other         STARTTLS on port 5222, direct TLS on port 5223
+  Gajim, Dino              Account: bob@localhost
+  profanity                /connect bob@localhost server 127.0.0.1 tls trust
+  others                   STARTTLS on port 5222, direct TLS on port 5223
 
 alice's and bob's address for each other is alice@localhost and bob@localhost
 (@alice:localhost and @bob:localhost in Matrix). Stop the server with Ctrl-C.
