@@ -1,0 +1,145 @@
+// Package xmpptest is for tests of the XMPP server with clients in the same process: a server on the loopback interface, clients that
+// speak real streams over TLS, and scripts in which a conversation reads as one:
+//
+//	alice connects
+//	bob connects
+//	alice sends:
+//	  <message to='bob@example.org' type='chat'><body>hello</body></message>
+//	bob receives:
+//	  <message from='alice@example.org/*' type='chat'><body>hello</body></message>
+//
+// See [Server.Run] for the language.
+package xmpptest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"log/slog"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/hub/hubtest"
+	"parley/media"
+	"parley/store"
+	"parley/store/storetest"
+	"parley/xmpp/c2s"
+	"parley/xmpp/stream"
+)
+
+// Server is a server for tests, of the domain example.org.
+type Server struct {
+	Hub     *hub.Hub
+	DB      *store.DB
+	C2S     *c2s.Server
+	Addr    string
+	made    map[string]bool
+	t       testing.TB
+	stop    func()
+	options []func(*c2s.Config)
+	setup   func(*Server)
+}
+
+// Setup adds what a test needs before the server starts: services, mirrors, carriers.
+func Setup(f func(*Server)) func(*Server) { return func(s *Server) { s.setup = f } }
+
+// With changes the configuration of the sessions.
+func With(f func(*c2s.Config)) func(*Server) {
+	return func(s *Server) { s.options = append(s.options, f) }
+}
+
+// New starts a server, which ends with the test.
+func New(t testing.TB, options ...func(*Server)) *Server {
+	t.Helper()
+	s := &Server{t: t, made: map[string]bool{}}
+	for _, o := range options {
+		o(s)
+	}
+	s.DB = storetest.Open(t, storetest.SQLite(t), store.Options{})
+	s.Start()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// Restart ends the server and starts another on the same database, as after a crash but for what was being written.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.stop()
+	s.Start()
+}
+
+// Start is for [New] and [Server.Restart].
+func (s *Server) Start() {
+	t := s.t
+	t.Helper()
+	s.Hub = hubtest.On(t, s.DB)
+	must(t, c2s.Migrate(t.Context(), s.DB))
+	files, err := media.Open(t.TempDir(), media.Limits{})
+	must(t, err)
+	cfg := c2s.Config{Hub: s.Hub, Log: storetest.Log(t), Files: files, Base: "https://example.org", Version: "test"}
+	for _, o := range s.options {
+		o(&cfg)
+	}
+	s.C2S = c2s.New(cfg)
+	if s.setup != nil {
+		s.setup(s)
+	}
+	must(t, s.Hub.Start(t.Context()))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	s.Addr = ln.Addr().String()
+	cert := selfSigned(t)
+	clients := &stream.Clients{
+		Hosted: s.Hub.Hosts, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
+		Authenticator: c2s.Accounts{Hub: s.Hub}, Secret: make([]byte, 32), ScramIterations: 4096,
+		Features: s.C2S.Features, Handle: s.C2S.Handle, Log: slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served, ran := make(chan struct{}), make(chan struct{})
+	go func() { _ = clients.ServeTLS(ctx, ln); close(served) }()
+	go func() { _ = s.C2S.Run(ctx); close(ran) }()
+	s.stop = func() {
+		cancel()
+		<-served
+		<-ran
+		s.Hub.Stop()
+		_ = files.Close()
+		s.stop = func() {}
+	}
+}
+
+// Account returns the address of an account, which is made if there is none.
+func (s *Server) Account(name string) core.Address {
+	s.t.Helper()
+	if !s.made[name] {
+		s.made[name] = true
+		return hubtest.Account(s.t, s.Hub, name)
+	}
+	return core.LocalAddress(name, hubtest.Domain)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func selfSigned(t testing.TB) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "example.org"}, DNSNames: []string{"example.org"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	must(t, err)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
