@@ -29,6 +29,9 @@ type roomBuild struct {
 	whole bool
 	// fresh says that the account came into the room after the token.
 	fresh bool
+	// had is up to where the client may have the timeline already; nil if it
+	// has nothing.
+	had *rooms.Point
 	slice rooms.Slice // the timeline, oldest first
 	start rooms.Point // where the timeline begins
 }
@@ -50,8 +53,8 @@ func (r *roomBuild) bounds() error {
 	if err != nil {
 		return err
 	}
-	if len(stays) > 0 {
-		r.stay = stays[len(stays)-1]
+	if n := len(stays); n > 0 {
+		r.stay, stays = stays[n-1], stays[:n-1]
 	}
 	edge, _, err := r.v.Edge(r.conv.ID)
 	if err != nil {
@@ -66,6 +69,16 @@ func (r *roomBuild) bounds() error {
 	}
 	r.fresh = rooms.Point(r.stay.Joined) > r.from
 	r.whole = r.fresh
+	if !r.fresh {
+		r.had = &r.from
+	}
+	// Who has come back may have what there was until she left.
+	for _, st := range stays {
+		if r.fresh && st.Joined != 0 && rooms.Point(st.Joined) <= r.from {
+			at := min(r.from, rooms.Point(st.Left))
+			r.had = &at
+		}
+	}
 	return nil
 }
 
@@ -148,9 +161,7 @@ func (r *roomBuild) timeline() error {
 		Conv: r.conv.ID, Viewer: mirror.Viewer{User: r.q.account, Device: r.q.device},
 		Before: &r.to, Limit: limit, Filter: f, Own: r.own,
 	}
-	if !r.whole {
-		p.After = &r.from
-	}
+	p.After = r.had
 	var err error
 	if !f.WantsRoom(r.id) {
 		p.Limit = 0
@@ -160,10 +171,10 @@ func (r *roomBuild) timeline() error {
 	}
 	slices.Reverse(r.slice.Events)
 	switch {
-	case r.slice.More, r.whole:
+	case r.slice.More, r.had == nil:
 		r.start = r.slice.End
 	default:
-		r.start = r.from
+		r.start = *r.had
 	}
 	shown, err := r.show(r.slice.Events)
 	if err != nil {
@@ -330,7 +341,7 @@ func (r *roomBuild) left() error {
 	// Of what came after she left she hears no more than of her own membership.
 	r.to = rooms.Point(r.place.Since)
 	if r.stay.Joined == 0 {
-		r.whole = true // a declined invitation: nothing is known of the room
+		r.whole, r.had = true, nil // a declined invitation: nothing is known of the room
 	}
 	if err := r.timeline(); err != nil {
 		return err
