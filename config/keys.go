@@ -1,9 +1,7 @@
 package config
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -25,11 +23,11 @@ const secretSize = 32
 
 // Keys are the server's long-lived secrets. They are never logged.
 type Keys struct {
-	// MatrixKeyID is the identifier of MatrixKey, "ed25519:a1b2c3".
+	// Matrix is the text of the file with the key that signs Matrix events,
+	// in Synapse's format, so that a key can move between servers.
 	//
 	// spec: MX 1.19 AP §3.2
-	MatrixKeyID string
-	MatrixKey   ed25519.PrivateKey
+	Matrix []byte
 	// Dialback is the secret from which dialback keys are derived.
 	//
 	// spec: XEP-0185 §3
@@ -41,16 +39,11 @@ type Keys struct {
 	ScramSalt []byte
 }
 
-// CreateKeys makes new keys in the directory; it never overwrites one.
-func CreateKeys(d Dir) error {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("making the Matrix signing key: %w", err)
-	}
-	// The format is Synapse's, so that a key can move between servers.
-	line := fmt.Sprintf("ed25519 a_%s %s\n", rand.Text()[:6], base64.RawStdEncoding.EncodeToString(key.Seed()))
+// CreateKeys makes new keys in the directory; it never overwrites one. matrix
+// is the text of a new Matrix signing key.
+func CreateKeys(d Dir, matrix []byte) error {
 	files := []struct{ name, text string }{
-		{matrixKeyFile, line},
+		{matrixKeyFile, string(matrix)},
 		{dialbackFile, newSecret()},
 		{scramFile, newSecret()},
 	}
@@ -76,9 +69,7 @@ func LoadKeys(d Dir) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.MatrixKeyID, k.MatrixKey, err = parseSigningKey(text); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", matrixKeyFile, err)
-	}
+	k.Matrix = []byte(text)
 	for name, dst := range map[string]*[]byte{dialbackFile: &k.Dialback, scramFile: &k.ScramSalt} {
 		text, err := readSecret(d, name)
 		if err != nil {
@@ -108,24 +99,4 @@ func readSecret(d Dir, name string) (string, error) {
 		return "", fmt.Errorf("reading a key: %w", err)
 	}
 	return strings.TrimSpace(string(data)), nil
-}
-
-// parseSigningKey reads "ed25519 VERSION SEED". Errors do not quote the seed.
-//
-// spec: MX 1.19 AP §3.2
-func parseSigningKey(line string) (id string, key ed25519.PrivateKey, err error) {
-	f := strings.Fields(line)
-	if len(f) != 3 || f[0] != "ed25519" {
-		return "", nil, errors.New("not of the form \"ed25519 VERSION SEED\"")
-	}
-	for _, c := range []byte(f[1]) {
-		if c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
-			return "", nil, errors.New("the key's version has a character other than letters, digits and _")
-		}
-	}
-	seed, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(f[2], "="))
-	if err != nil || len(seed) != ed25519.SeedSize {
-		return "", nil, fmt.Errorf("the seed is not %d bytes in base64", ed25519.SeedSize)
-	}
-	return "ed25519:" + f[1], ed25519.NewKeyFromSeed(seed), nil
 }

@@ -14,17 +14,17 @@ import (
 	"parley/core"
 )
 
-// scramIterations is how often the hash is run: what OWASP asks for of
+// ScramIterations is how often the hash is run: what OWASP asks for of
 // PBKDF2-HMAC-SHA-256 would cost a client seconds at each login, and RFC 7677
 // asks for 4096 at the least.
-const scramIterations = 20_000
+const ScramIterations = 20_000
 
 // newCredentials derives verifiers from a password that was prepared already.
 //
 // spec: RFC 5802 §3
 // spec: RFC 7677 §3
 func newCredentials(password string) (Credentials, error) {
-	c := Credentials{Salt: make([]byte, 16), Iterations: scramIterations}
+	c := Credentials{Salt: make([]byte, 16), Iterations: ScramIterations}
 	_, _ = rand.Read(c.Salt) // never fails: crypto/rand crashes the program first
 	var err error
 	if c.StoredKey1, c.ServerKey1, err = scramKeys(sha1.New, password, c.Salt, c.Iterations); err != nil {
@@ -115,7 +115,7 @@ func (h *Hub) prepare(password string) (string, error) {
 }
 
 // decoy makes checking the password of nobody as slow as that of somebody.
-var decoy = Credentials{Salt: make([]byte, 16), Iterations: scramIterations, StoredKey256: make([]byte, sha256.Size)}
+var decoy = Credentials{Salt: make([]byte, 16), Iterations: ScramIterations, StoredKey256: make([]byte, sha256.Size)}
 
 // CheckPassword returns nil or [ErrPassword], unless the store failed.
 func (h *Hub) CheckPassword(ctx context.Context, a core.Address, password string) error {

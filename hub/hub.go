@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -115,8 +116,26 @@ func (h *Hub) AddCarrier(c Carrier) { h.carriers[c.Network()] = c }
 // AddInformer adds the informer of a network.
 func (h *Hub) AddInformer(i Informer) { h.informers[i.Network()] = i }
 
-// Start begins to deliver what is owed, until [Hub.Stop].
-func (h *Hub) Start(ctx context.Context) error { return h.outbox.start(ctx) }
+// Start begins to deliver what is owed, until [Hub.Stop]. It refuses another
+// Home than the database began with: every foreign address is spelled under it.
+func (h *Hub) Start(ctx context.Context) error {
+	err := h.store.Write(ctx, func(tx Tx) error {
+		began, found, err := none(tx.Setting("home"))
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return tx.SetSetting("home", []byte(h.Home()))
+		case string(began) != h.Home():
+			return fmt.Errorf("this database began with %s as the first domain, and now it is %s: put %[1]s first", began, h.Home())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return h.outbox.start(ctx)
+}
 
 // Stop ends the sessions and the outbox's workers, and waits for them. What
 // is owed stays in the store.

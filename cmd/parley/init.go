@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"parley/config"
+	"parley/matrix/wire"
 )
 
 type initCmd struct {
@@ -31,7 +32,11 @@ func (c *initCmd) Run(a *app) error {
 	if err := a.dir.Create(); err != nil {
 		return err
 	}
-	if err := config.CreateKeys(a.dir); err != nil {
+	signing, _, err := wire.NewSigningKey()
+	if err != nil {
+		return fmt.Errorf("making the Matrix signing key: %w", err)
+	}
+	if err := config.CreateKeys(a.dir, signing); err != nil {
 		return err
 	}
 	log := newLogger(a.stderr, config.Log{Level: config.LogWarn, Format: config.LogText})

@@ -1,9 +1,147 @@
 package main
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"parley/config"
+	"parley/hub"
+	"parley/matrix/client"
+	"parley/matrix/mirror"
+	"parley/matrix/rooms"
+	"parley/matrix/sync"
+	"parley/matrix/wire"
+	"parley/media"
+	"parley/xmpp/c2s"
+	"parley/xmpp/element"
+	"parley/xmpp/muc"
+	"parley/xmpp/stream"
+)
 
 // addProtocols gives the hub its protocols: each gets what it stands on, adds
 // its services, its paths to the mux, and itself to the hub.
-func (s *server) addProtocols(context.Context) error {
+func (s *server) addProtocols(ctx context.Context) error {
+	files, err := media.Open(s.cfg.Dir.MediaDir(), media.Limits{MaxSize: s.cfg.Limits.UploadSize.Bytes()})
+	if err != nil {
+		return fmt.Errorf("opening the media directory: %w", err)
+	}
+	s.closers = append(s.closers, files.Close)
+	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addXMPP} {
+		if err := add(ctx, files); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// addMatrix adds Matrix for clients, and the mirror of every conversation as a
+// Matrix room.
+func (s *server) addMatrix(ctx context.Context, files *media.Files) error {
+	key, err := wire.ParseSigningKey(s.keys.Matrix)
+	if err != nil {
+		return fmt.Errorf("reading the Matrix signing key: %w", err)
+	}
+	keys := map[string]*wire.SigningKey{}
+	for _, d := range s.cfg.Domains {
+		keys[d] = key
+	}
+	m, err := mirror.New(ctx, s.db, mirror.Config{Domains: s.cfg.Domains, Keys: keys, Count: s.metrics})
+	if err != nil {
+		return err
+	}
+	s.hub.AddMirror(m)
+	if err := s.db.Migrate(ctx, client.Owner, client.Migrations()); err != nil {
+		return err
+	}
+	l := s.cfg.Limits
+	api := client.New(s.hub, files, client.Config{
+		BaseURL:      s.cfg.BaseURL,
+		Registration: string(s.cfg.Registration.Mode), Tokens: s.cfg.Registration.Tokens,
+		RoomVersion: string(s.cfg.Matrix.RoomVersion), Private: s.cfg.Matrix.Encryption == "private",
+		Contact:     "mailto:postmaster@" + s.hub.Home(),
+		RequestSize: l.RequestSize.Bytes(), UploadSize: l.UploadSize.Bytes(),
+		MessagesPerMinute: l.MessagesPerMinute, MessageBurst: l.MessageBurst,
+		LoginsPerMinute: l.LoginsPerMinute, RegistersPerHour: l.RegistersPerHour,
+	}, s.log)
+	r := rooms.New(s.hub, m, rooms.Config{Version: string(s.cfg.Matrix.RoomVersion), Server: s.hub.Home()}, s.log)
+	y := sync.New(s.hub, m, r, api, s.log)
+	s.closers = append(s.closers, func() error { y.Close(); return nil })
+	api.Add(r.Routes(), y.Routes())
+	for _, prefix := range []string{"/_matrix/", "/.well-known/matrix/", "/_parley/media/"} {
+		s.mux.Handle(prefix, api)
+	}
+	return nil
+}
+
+// addXMPP adds XMPP for clients and between servers.
+func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
+	if err := c2s.Migrate(ctx, s.db); err != nil {
+		return err
+	}
+	if err := muc.Migrate(ctx, s.db); err != nil {
+		return err
+	}
+	l := s.cfg.Limits
+	base := s.cfg.BaseURL(s.hub.Home())
+	sessions := c2s.New(c2s.Config{
+		Hub: s.hub, Log: s.log, Files: files, Base: base, Version: versionString(),
+		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
+	})
+	rooms := muc.New(muc.Config{
+		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Log: s.log,
+		Route: func(el *element.Element) { sessions.Deliver(ctx, el) },
+	})
+	sessions.AddService("rooms", muc.Local{Service: rooms})
+	s.mux.HandleFunc("PUT "+c2s.UploadPath, sessions.Upload)
+	clients := &stream.Clients{
+		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
+		Authenticator: c2s.Accounts{Hub: s.hub}, Secret: s.keys.ScramSalt, ScramIterations: hub.ScramIterations,
+		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
+		Settings: streamSettings(s.cfg),
+	}
+	s.jobs = append(s.jobs, sessions.Run, rooms.Run)
+	s.services = append(s.services,
+		streamService("xmpp", s.cfg.Listen.XMPP, clients.Serve),
+		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS))
+	return nil
+}
+
+// streamSettings are the bounds of every XMPP stream.
+func streamSettings(cfg *config.Config) stream.Settings {
+	l := cfg.Limits
+	limits := element.DefaultLimits
+	limits.Bytes = int(l.StanzaSize.Bytes())
+	return stream.Settings{
+		NegotiationTimeout: l.HandshakeTimeout.D(), IdleTimeout: l.IdleTimeout.D(), Limits: limits,
+		MaxPendingPerIP: l.ConnectionsPerIP,
+	}
+}
+
+// streamService is a [service] of XMPP streams, which end when they are told
+// that the server does.
+func streamService(name string, addr config.ListenAddr, serve func(context.Context, net.Listener) error) service {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	return service{
+		name: name, addr: addr,
+		serve: func(ln net.Listener) error {
+			defer close(done)
+			err := serve(ctx, ln)
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		},
+		stop: func(limit context.Context) error {
+			cancel()
+			select {
+			case <-done:
+				return nil
+			case <-limit.Done():
+				return limit.Err()
+			}
+		},
+	}
 }

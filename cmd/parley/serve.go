@@ -60,6 +60,8 @@ type server struct {
 	// mux has the paths of the HTTP listeners.
 	mux      *http.ServeMux
 	services []service
+	// jobs run beside the services until the context ends.
+	jobs []func(context.Context) error
 	// closers undo what was opened; run in reverse order after the drain.
 	closers []func() error
 }
@@ -168,6 +170,9 @@ func (s *server) serve(ctx context.Context) error {
 			}
 			return nil
 		})
+	}
+	for _, job := range s.jobs {
+		g.Go(func() error { return job(gctx) })
 	}
 	g.Go(func() error { s.certs.Watch(gctx, certCheck); return nil })
 	g.Go(func() error { s.reloadOnHangup(gctx); return nil })

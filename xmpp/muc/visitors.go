@@ -3,6 +3,7 @@ package muc
 import (
 	"context"
 	"embed"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -29,10 +30,17 @@ func Migrate(ctx context.Context, db *store.DB) error {
 	return db.Migrate(ctx, "xmpp-muc", dir)
 }
 
-// Start puts the visitors back into their rooms who were in them when the
-// server stopped, and ends, until ctx does, the membership of those who stay
-// away.
-func (s *Service) Start(ctx context.Context) error {
+// Run puts the visitors back into their rooms who were in them when the server
+// stopped, and ends, until ctx does, the membership of those who stay away.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.restore(ctx); err != nil {
+		return fmt.Errorf("bringing visitors back into their rooms: %w", err)
+	}
+	s.sweep(ctx)
+	return nil
+}
+
+func (s *Service) restore(ctx context.Context) error {
 	type visitor struct {
 		conv core.ConvID
 		session
@@ -70,7 +78,6 @@ func (s *Service) Start(ctx context.Context) error {
 		s.enter(v.conv, r, &v.session)
 		r.mu.Unlock()
 	}
-	go s.sweep(ctx)
 	return nil
 }
 
