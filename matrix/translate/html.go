@@ -15,7 +15,7 @@ var policy = func() *bluemonday.Policy {
 	p.AllowElements("del", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "p", "ul", "ol", "sup", "sub",
 		"li", "b", "i", "u", "strong", "em", "s", "code", "hr", "br", "div", "table", "thead", "tbody", "tr",
 		"th", "td", "caption", "pre", "details", "summary")
-	p.AllowNoAttrs().OnElements("span", "a", "img")
+	p.AllowNoAttrs().OnElements("span")
 	colour := regexp.MustCompile(`^#[0-9a-fA-F]{6}$`)
 	p.AllowAttrs("data-mx-bg-color", "data-mx-color").Matching(colour).OnElements("span", "font")
 	p.AllowAttrs("data-mx-spoiler", "data-mx-maths").OnElements("span")

@@ -291,7 +291,7 @@ func (t *out) file(w *writer, b core.Body, f core.File, caption string) int {
 	}
 	class := f.Class()
 	b.Walk(func(p core.Part) {
-		if p.File != nil && p.Disposition == core.AsFile && *p.File == f {
+		if p.File != nil && p.Disposition == core.AsFile && *p.File == f && !f.Voice {
 			class = "file"
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	gmsl "github.com/matrix-org/gomatrixserverlib"
 	"github.com/matrix-org/gomatrixserverlib/spec"
@@ -427,6 +428,17 @@ func BenchmarkBuild(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := Build(v, p, s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("library", func(b *testing.B) {
+		b.ReportAllocs()
+		builder := gmsl.MustGetRoomVersion("12").NewEventBuilder()
+		builder.SenderID, builder.RoomID, builder.Type = p.Sender, p.RoomID, p.Type
+		builder.PrevEvents, builder.AuthEvents, builder.Depth, builder.Content = p.PrevEvents, p.AuthEvents, p.Depth, p.Content
+		for b.Loop() {
+			if _, err := builder.Build(time.UnixMilli(p.Time), "domain", gmsl.KeyID(s.Key.ID()), s.Key.private); err != nil {
 				b.Fatal(err)
 			}
 		}
