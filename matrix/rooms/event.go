@@ -16,7 +16,7 @@ import (
 
 // eventRoutes send events and read the state.
 //
-// spec: MX 1.19 CS §7.6
+// spec: MX 1.19 CS §7.8
 func (s *Rooms) eventRoutes() []client.Route {
 	const room = v3 + "/rooms/{roomId}"
 	get, put := http.MethodGet, http.MethodPut
@@ -35,7 +35,7 @@ func (s *Rooms) eventRoutes() []client.Route {
 // send sends an event that is not state. The same transaction ID again is the
 // same event.
 //
-// spec: MX 1.19 CS §7.6
+// spec: MX 1.19 CS §7.8
 func (s *Rooms) send(r *client.Request) (any, error) {
 	body, err := r.Body()
 	if err != nil {
@@ -58,7 +58,7 @@ const typeRedaction = "m.room.redaction"
 
 // redact takes an event's content away.
 //
-// spec: MX 1.19 CS §7.7.2
+// spec: MX 1.19 CS §7.9.2
 func (s *Rooms) redact(r *client.Request) (any, error) {
 	body, err := r.Body()
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *Rooms) submit(r *client.Request, e translate.Event) (any, error) {
 	d.Aliases, d.From = []core.Alias{txn}, r.Device
 	sent, err := s.hub.Submit(r.Context(), d)
 	if _, reaction := d.Content.(core.Reaction); reaction && hub.CodeOf(err) == hub.Conflict {
-		// spec: MX 1.19 CS §10.33
+		// spec: MX 1.19 CS §10.40.4.1
 		return nil, client.Errorf(http.StatusBadRequest, client.DuplicateNote, "You have reacted with that already.")
 	}
 	if err != nil {
@@ -118,7 +118,7 @@ func notFoundEvent(err error) error {
 // setState sets one piece of the state. Setting it to what it is changes
 // nothing.
 //
-// spec: MX 1.19 CS §7.6
+// spec: MX 1.19 CS §7.8
 func (s *Rooms) setState(r *client.Request) (any, error) {
 	body, err := r.Body()
 	if err != nil {
@@ -195,7 +195,7 @@ func (s *Rooms) sameState(v hub.View, rm *room, typ, key string, native *core.Na
 // checkState holds what only the server can check about a piece of state:
 // aliases that a room names must lead to it.
 //
-// spec: MX 1.19 CS §10.1.1
+// spec: MX 1.19 CS §8.3
 func (s *Rooms) checkState(v hub.View, rm *room, c core.Content) error {
 	change, ok := c.(core.Change)
 	if !ok || change.Aspect != core.AspectAddresses {

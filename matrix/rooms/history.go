@@ -15,7 +15,7 @@ import (
 
 // historyRoutes read what was said.
 //
-// spec: MX 1.19 CS §7.5
+// spec: MX 1.19 CS §7.7
 func (s *Rooms) historyRoutes() []client.Route {
 	get := func(path string, h client.Handler) client.Route {
 		return client.Route{Method: http.MethodGet, Path: path, Handler: h}
@@ -157,7 +157,7 @@ func (s *Rooms) permitted(v hub.View, p Page, events []core.Event, blocked func(
 
 // blocked tells whom an account does not want to hear.
 //
-// spec: MX 1.19 CS §10.29
+// spec: MX 1.19 CS §10.26.3
 func (s *Rooms) blocked(v hub.View, account core.Address) (func(core.Address) bool, error) {
 	list, err := v.Blocks(account)
 	if err != nil {
@@ -172,7 +172,7 @@ func (s *Rooms) blocked(v hub.View, account core.Address) (func(core.Address) bo
 
 // messages pages through a room's timeline.
 //
-// spec: MX 1.19 CS §7.5
+// spec: MX 1.19 CS §7.7
 func (s *Rooms) messages(r *client.Request) (any, error) {
 	filter, err := ParseEventFilter(r.Query("filter"))
 	if err != nil {
@@ -324,7 +324,7 @@ func (s *Rooms) Senders(v hub.View, events []mirror.Event) ([]mirror.Event, erro
 
 // around is an event with what was said before and after it.
 //
-// spec: MX 1.19 CS §10.15
+// spec: MX 1.19 CS §10.23
 func (s *Rooms) around(r *client.Request) (any, error) {
 	filter, err := ParseEventFilter(r.Query("filter"))
 	if err != nil {
@@ -405,7 +405,7 @@ func (s *Rooms) context(v hub.View, r *client.Request, e *core.Event, before, af
 
 // atTime finds the event nearest to a time, before or after it.
 //
-// spec: MX 1.19 CS §7.5
+// spec: MX 1.19 CS §7.7
 func (s *Rooms) atTime(r *client.Request) (any, error) {
 	ts, err := r.QueryTime("ts")
 	if err != nil {

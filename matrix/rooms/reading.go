@@ -26,7 +26,7 @@ func (s *Rooms) readingRoutes() []client.Route {
 
 // The sorts of receipts. The last is not one: it is account data.
 //
-// spec: MX 1.19 CS §10.4
+// spec: MX 1.19 CS §10.6
 const (
 	receiptRead    = "m.read"
 	receiptPrivate = "m.read.private"
@@ -38,7 +38,7 @@ const MainThread = "main"
 
 // receipt notes how far one has read.
 //
-// spec: MX 1.19 CS §10.4.2
+// spec: MX 1.19 CS §10.6.2
 func (s *Rooms) receipt(r *client.Request) (any, error) {
 	var body struct {
 		Thread *string `json:"thread_id"`
@@ -62,7 +62,7 @@ func (s *Rooms) receipt(r *client.Request) (any, error) {
 
 // readMarkers moves several markers at once.
 //
-// spec: MX 1.19 CS §10.5
+// spec: MX 1.19 CS §10.7.1.3
 func (s *Rooms) readMarkers(r *client.Request) (any, error) {
 	var body map[string]string
 	if err := r.JSON(&body); err != nil {
@@ -112,7 +112,7 @@ func (s *Rooms) read(r *client.Request, sort, eventID, thread string) error {
 
 // typing says that one is writing, for at most two minutes.
 //
-// spec: MX 1.19 CS §10.3
+// spec: MX 1.19 CS §10.5
 func (s *Rooms) typing(r *client.Request) (any, error) {
 	var body struct {
 		Typing  bool  `json:"typing"`
@@ -148,7 +148,7 @@ const maxReason = 1000
 
 // reportEvent tells the operator of an event.
 //
-// spec: MX 1.19 CS §10.37
+// spec: MX 1.19 CS §10.29.2
 func (s *Rooms) reportEvent(r *client.Request) (any, error) {
 	err := s.inRoom(r, func(v hub.View, rm *room) error {
 		_, _, err := s.visible(v, r, r.Var("eventId"))
@@ -162,7 +162,7 @@ func (s *Rooms) reportEvent(r *client.Request) (any, error) {
 
 // reportRoom tells the operator of a room.
 //
-// spec: MX 1.19 CS §10.37
+// spec: MX 1.19 CS §10.29.2
 func (s *Rooms) reportRoom(r *client.Request) (any, error) {
 	if _, err := s.locate(r.Context(), r.Var("roomId"), r.Account); err != nil {
 		return nil, err

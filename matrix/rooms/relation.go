@@ -13,7 +13,7 @@ import (
 const (
 	// maxRecursion is how many relations deep recurse goes.
 	//
-	// spec: MX 1.19 CS §7.8.3
+	// spec: MX 1.19 CS §7.10.3
 	maxRecursion = 3
 	// maxRelated is how many relations of one event are looked at.
 	maxRelated = 2000
@@ -22,7 +22,7 @@ const (
 // relations are the events that relate to one, newest first unless asked for
 // otherwise.
 //
-// spec: MX 1.19 CS §7.8.3
+// spec: MX 1.19 CS §7.10.3
 func (s *Rooms) relations(r *client.Request) (any, error) {
 	limit, err := r.QueryInt("limit", 50, 1, maxPage)
 	if err != nil {
@@ -156,7 +156,7 @@ func (s *Rooms) relationPage(v hub.View, r *client.Request, p Page, events []mir
 // threads are the roots of a room's threads, the one with the newest message
 // first.
 //
-// spec: MX 1.19 CS §10.32.3
+// spec: MX 1.19 CS §10.43.4
 func (s *Rooms) threads(r *client.Request) (any, error) {
 	limit, err := r.QueryInt("limit", 20, 1, 100)
 	if err != nil {

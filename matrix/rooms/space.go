@@ -68,7 +68,7 @@ func (s *Rooms) summarise(v hub.View, id core.ConvID) (summary, error) {
 
 // mayFind reports whether one may see a room's summary.
 //
-// spec: MX 1.19 CS §10.36.2
+// spec: MX 1.19 CS §10.38.2
 func (s *Rooms) mayFind(v hub.View, rm *room) (bool, error) {
 	switch rm.mine {
 	case core.Joined, core.Invited, core.Knocked:
@@ -145,7 +145,7 @@ type walker struct {
 
 // hierarchy is the tree of rooms of a space.
 //
-// spec: MX 1.19 CS §10.36.2
+// spec: MX 1.19 CS §10.38.2
 func (s *Rooms) hierarchy(r *client.Request) (any, error) {
 	w := walker{s: s, who: r.Account, seen: map[string]bool{}, rooms: []summary{}}
 	var err error
@@ -246,7 +246,7 @@ const (
 
 // childContent is what a space says of one of its rooms.
 //
-// spec: MX 1.19 CS §10.36.1
+// spec: MX 1.19 CS §10.38.1.1
 type childContent struct {
 	Via       []string `json:"via"`
 	Order     string   `json:"order"`
@@ -289,7 +289,7 @@ func (w *walker) children(rm *room) ([]mirror.Event, error) {
 
 // validOrder is the order, if it is one.
 //
-// spec: MX 1.19 CS §10.36.1.1
+// spec: MX 1.19 CS §10.38.1.1.1
 func validOrder(s string) string {
 	if len(s) > 50 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return ""

@@ -15,7 +15,7 @@ import (
 
 // copied are the types of state that a new version of a room takes over.
 //
-// spec: MX 1.19 CS §10.31
+// spec: MX 1.19 CS §10.34.3
 var copied = []string{
 	wire.TypeJoinRules, wire.TypeVisibility, "m.room.guest_access", "m.room.server_acl", "m.room.encryption",
 	"m.room.name", "m.room.topic", "m.room.avatar", "m.space.child",
@@ -28,7 +28,7 @@ type upgradeRequest struct {
 
 // upgrade makes a room of another version that goes on where this one ends.
 //
-// spec: MX 1.19 CS §10.31.1
+// spec: MX 1.19 CS §10.34.3
 func (s *Rooms) upgrade(r *client.Request) (any, error) {
 	var body upgradeRequest
 	if err := r.JSON(&body); err != nil {

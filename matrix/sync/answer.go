@@ -6,7 +6,7 @@ import (
 
 // answer is the body of /sync.
 //
-// spec: MX 1.19 CS §7.4
+// spec: MX 1.19 CS §7.6
 type answer struct {
 	Next        string         `json:"next_batch"`
 	AccountData *eventList     `json:"account_data,omitempty"`

@@ -160,7 +160,7 @@ func (b *builder) failures() error {
 
 // accountData is what belongs to no room.
 //
-// spec: MX 1.19 CS §10.22
+// spec: MX 1.19 CS §10.21.3
 func (b *builder) accountData() error {
 	all, err := b.s.api.AccountData(b.v, b.q.account, "", b.q.feed())
 	if err != nil {
@@ -205,7 +205,7 @@ func (b *builder) eachRoom() error {
 // toDevice are the messages that wait for the device. They are taken before the
 // snapshot is, so that the token of this answer is newer than the taking.
 //
-// spec: MX 1.19 CS §10.10
+// spec: MX 1.19 CS §10.10.3.1
 func (b *builder) toDevice(ctx context.Context) error {
 	messages, _, err := b.s.api.TakeToDevice(ctx, b.q.account, b.q.device, b.q.feed())
 	if err != nil {
@@ -225,7 +225,7 @@ func (b *builder) toDevice(ctx context.Context) error {
 
 // devices say whose devices are others now, and how many keys are left.
 //
-// spec: MX 1.19 CS §10.12.5
+// spec: MX 1.19 CS §10.12.7.3
 func (b *builder) devices() error {
 	var err error
 	if b.a.KeyCounts, err = b.s.api.OneTimeKeyCounts(b.v, b.q.account, b.q.device); err != nil {
@@ -244,7 +244,7 @@ func (b *builder) devices() error {
 
 // presence is who of those that the account may see has changed.
 //
-// spec: MX 1.19 CS §10.6
+// spec: MX 1.19 CS §10.8
 func (b *builder) presence(ctx context.Context) error {
 	var serial int64
 	if b.q.since != nil {
@@ -284,7 +284,7 @@ func (b *builder) presence(ctx context.Context) error {
 
 // presenceContent shows the strongest of somebody's presences.
 //
-// spec: MX 1.19 CS §10.6.1
+// spec: MX 1.19 CS §10.8.1
 func presenceContent(all []core.Presence) map[string]any {
 	if len(all) == 0 {
 		return map[string]any{"presence": "offline"}

@@ -12,5 +12,5 @@
 // are (worked out from the log when it is asked for), and who is shown as
 // online because of a running /sync.
 //
-// spec: MX 1.19 CS §7.4
+// spec: MX 1.19 CS §7.6
 package sync

@@ -52,7 +52,7 @@ type receipt struct {
 // one event for each thread, because a user may have one receipt of each sort
 // on one event.
 //
-// spec: MX 1.19 CS §10.4.1
+// spec: MX 1.19 CS §10.6.1
 func (r *roomBuild) receipts() ([]json.RawMessage, error) {
 	after := r.q.feed()
 	if r.fresh {
@@ -129,7 +129,7 @@ func (r *roomBuild) eventIDs(readings []hub.Reading) (map[core.EventID]string, e
 
 // typing is who writes now, if that is not what the client knows.
 //
-// spec: MX 1.19 CS §10.3
+// spec: MX 1.19 CS §10.5
 func (r *roomBuild) typing() ([]json.RawMessage, error) {
 	who, serial := r.s.hub.TypingIn(r.conv.ID)
 	if r.q.since != nil && serial <= r.q.since.Typing || r.q.since == nil && len(who) == 0 {

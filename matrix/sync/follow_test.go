@@ -172,7 +172,7 @@ func writer(u *roomstest.User, others []*roomstest.User, rooms []string, seed ui
 // state and the timeline that one has who asks anew: nothing is doubled or
 // missing, whoever writes meanwhile.
 func TestFollow(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { follow(t, seed) })
 	}
 }
@@ -200,7 +200,7 @@ func follow(t *testing.T, seed uint64) {
 	}
 	var writers, readers sync.WaitGroup
 	for i, u := range []*roomstest.User{alice, bob, carol, eve} {
-		writers.Go(func() { writer(u, []*roomstest.User{bob, carol, eve}, rooms, seed*10+uint64(i), 60) })
+		writers.Go(func() { writer(u, []*roomstest.User{bob, carol, eve}, rooms, seed*10+uint64(i), 40) })
 	}
 	over := make(chan struct{})
 	for i, f := range followers {

@@ -31,7 +31,7 @@ type roomBuild struct {
 	fresh bool
 	// had is up to where the client may have the timeline already; nil if it
 	// has nothing.
-	had *rooms.Point
+	had   *rooms.Point
 	slice rooms.Slice // the timeline, oldest first
 	start rooms.Point // where the timeline begins
 }
@@ -197,7 +197,7 @@ func (r *roomBuild) own(e *core.Event) bool {
 
 // states tells the state: what the client cannot learn from the timeline.
 //
-// spec: MX 1.19 CS §7.4
+// spec: MX 1.19 CS §7.6
 func (r *roomBuild) states() error {
 	set := newStateSet()
 	var err error

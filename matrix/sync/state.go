@@ -122,7 +122,7 @@ const maxHeroes = 5
 // summary counts the members and names some, after whom a room without a name
 // is called.
 //
-// spec: MX 1.19 CS §7.4
+// spec: MX 1.19 CS §7.6
 func (r *roomBuild) summary() ([]core.Address, error) {
 	state, err := r.v.State(r.conv.ID)
 	if err != nil {

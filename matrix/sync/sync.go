@@ -95,7 +95,7 @@ func (s *Syncer) parse(r *client.Request) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	// spec: MX 1.19 CS §7.4
+	// spec: MX 1.19 CS §7.6
 	if !q.full && !q.initial() {
 		q.wait = time.Duration(ms) * time.Millisecond
 	}
@@ -137,7 +137,7 @@ func (s *Syncer) readFilter(r *client.Request, q *request) error {
 // sync answers at once if there is something to tell, and else when there is
 // or when the time is over.
 //
-// spec: MX 1.19 CS §7.4
+// spec: MX 1.19 CS §7.6
 func (s *Syncer) sync(r *client.Request) (any, error) {
 	q, err := s.parse(r)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // make wrong. A cache keeps what was found, so that an answer looks only at
 // the events since the last one.
 //
-// spec: MX 1.19 CS §10.15.1
+// spec: MX 1.19 CS §10.15.6
 type unreadCache struct {
 	mu sync.Mutex
 	m  map[unreadKey]*unreadRoom
@@ -77,7 +77,7 @@ func (c *unreadCache) put(k unreadKey, u *unreadRoom) {
 
 // counts puts the room's unread notifications into the answer.
 //
-// spec: MX 1.19 CS §10.15.2
+// spec: MX 1.19 CS §10.15.5.2
 func (r *roomBuild) counts() error {
 	read, err := r.readUpTo("", rooms.MainThread)
 	if err != nil {
@@ -140,7 +140,7 @@ func (r *roomBuild) putCounts(threads map[string]*counts) error {
 // readUpTo are the positions up to which the account has read threads, by
 // whichever of her receipts is ahead.
 //
-// spec: MX 1.19 CS §10.4.3
+// spec: MX 1.19 CS §10.6.2.2
 func (r *roomBuild) readUpTo(threads ...string) (map[string]core.Position, error) {
 	out := map[string]core.Position{}
 	for _, t := range threads {
@@ -288,7 +288,7 @@ func pushEvent(m mirror.Event) map[string]any {
 
 // maxHops is how far a thread is looked for along relations.
 //
-// spec: MX 1.19 CS §10.4.3
+// spec: MX 1.19 CS §10.6.2.2
 const maxHops = 3
 
 // threadOf is the thread that an event is in: its own, or that of what it is

@@ -12,7 +12,7 @@ import (
 
 // watch shows devices as present as long as they sync.
 //
-// spec: MX 1.19 CS §10.6
+// spec: MX 1.19 CS §10.8
 type watch struct {
 	hub *hub.Hub
 	log *slog.Logger
