@@ -17,7 +17,8 @@ const (
 // Feature is something that a person does on one client, and what the other should see.
 type Feature struct {
 	Name  string
-	needs need
+	needs need // what must be done before
+	gives need // what is done by it
 	// only says to which sessions it applies; nil means to all.
 	only func(*Session) bool
 	run  func(context.Context, *Session) (Outcome, error)
@@ -28,7 +29,7 @@ func (f *Feature) applies(s *Session) bool { return f.only == nil || f.only(s) }
 // Features are all that is tested, in the order of running and of the report's rows.
 var Features = slices.Concat(
 	[]*Feature{
-		{Name: "contacts: ask and approve", run: contacts},
+		{Name: "contacts: ask and approve", gives: aContact, run: contacts},
 		{Name: "presence to contacts", needs: aContact, run: presence},
 	},
 	inTalk(messages),
@@ -36,7 +37,7 @@ var Features = slices.Concat(
 		{Name: "talk: second device", needs: aContact, run: secondDevice},
 		{Name: "talk: catching up after being away", needs: aContact, run: catchUp},
 		{Name: "blocking", needs: aContact, run: blocking},
-		{Name: "room: join by address", run: joinRoom},
+		{Name: "room: join by address", gives: aRoom, run: joinRoom},
 	},
 	inRoom(messages),
 	[]*Feature{
@@ -101,4 +102,17 @@ func sameServer(s *Session) bool { return s.SeatA.Site == s.SeatB.Site }
 
 func bothMatrix(s *Session) bool {
 	return s.SeatA.Driver.Network == Matrix && s.SeatB.Driver.Network == Matrix
+}
+
+// Select returns the features whose names match, and those that they need done first.
+func Select(match func(name string) bool) []*Feature {
+	wanted := make(map[need]bool)
+	for _, f := range Features {
+		if f.needs != nothing && match(f.Name) {
+			wanted[f.needs] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(Features), func(f *Feature) bool {
+		return !match(f.Name) && !wanted[f.gives]
+	})
 }

@@ -135,7 +135,7 @@ func (w *World) NewAccount(ctx context.Context, site *Site, name string) (Addres
 
 // Login starts a client of an account, as a new device.
 func (w *World) Login(ctx context.Context, d *Driver, site *Site, who Address) (*Client, error) {
-	login := Args{"user": who, "password": password, "ca": w.Lab.CA.File}
+	login := Args{"user": who, "password": password, "ca": w.Lab.ClientTrust}
 	if d.Network == Matrix {
 		if site.Matrix == "" {
 			return nil, fmt.Errorf("interop: %s serves no Matrix clients", site.Name)
@@ -147,7 +147,7 @@ func (w *World) Login(ctx context.Context, d *Driver, site *Site, who Address) (
 	if err != nil {
 		return nil, fmt.Errorf("interop: %w", err)
 	}
-	return startClient(ctx, d, d.cmd(w.desk, w.Lab.CA.File), who, stderr, login)
+	return startClient(ctx, d, d.cmd(w.desk, w.Lab.ClientTrust), who, stderr, login)
 }
 
 // TempFile writes a file that clients can send.

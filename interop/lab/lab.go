@@ -43,6 +43,9 @@ type Lab struct {
 	Dir string // one folder per host
 	CA  *CA
 	DNS *DNS
+	// ClientTrust is a file with the certificates of all authorities that people's
+	// clients trust: the lab's, and those of peers whose servers nobody else can check.
+	ClientTrust string
 
 	janitor      *exec.Cmd
 	janitorStdin io.Closer
@@ -92,6 +95,10 @@ func (l *Lab) build(ctx context.Context) error {
 	if l.CA, err = NewCA(filepath.Join(l.Dir, "ca.pem")); err != nil {
 		return fmt.Errorf("lab: making the certificate authority: %w", err)
 	}
+	l.ClientTrust = filepath.Join(l.Dir, "client-trust.pem")
+	if err := l.trust(l.CA); err != nil {
+		return err
+	}
 	if err := l.buildSwitch(ctx); err != nil {
 		return fmt.Errorf("lab: building the network (are network namespaces allowed here?): %w", err)
 	}
@@ -99,6 +106,23 @@ func (l *Lab) build(ctx context.Context) error {
 		return fmt.Errorf("lab: starting DNS: %w", err)
 	}
 	return nil
+}
+
+// trust has the clients trust an authority.
+func (l *Lab) trust(ca *CA) error {
+	cert, err := os.ReadFile(ca.File)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	f, err := os.OpenFile(l.ClientTrust, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if _, err := f.Write(cert); err != nil {
+		f.Close()
+		return fmt.Errorf("lab: %w", err)
+	}
+	return f.Close()
 }
 
 // Close stops every server and removes all traces but a kept directory.

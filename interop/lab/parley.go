@@ -21,7 +21,7 @@ type Parley struct {
 
 // Build compiles the parley command into dir and returns the binary's path.
 func Build(ctx context.Context, dir string) (string, error) {
-	binary := filepath.Join(dir, "parley")
+	binary := filepath.Join(dir, "bin", "parley")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/parley")
 	cmd.Dir = filepath.Dir(Root())
 	if out, err := cmd.CombinedOutput(); err != nil {

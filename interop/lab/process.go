@@ -87,7 +87,12 @@ func (p *process) Start(ctx context.Context) error {
 	return p.waitReady(ctx)
 }
 
+// startTimeout is how long a server may take until its ports answer.
+const startTimeout = time.Minute
+
 func (p *process) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	for _, port := range p.ready {
 		addr := netip.AddrPortFrom(p.host.Addr4, port).String()
 		for {

@@ -130,6 +130,9 @@ func (l *Lab) addPeerHost(ctx context.Context, name, domain string, auth PeerAut
 		if ca, err = NewCA(filepath.Join(host.Dir, "unknown-ca.pem")); err != nil {
 			return nil, fmt.Errorf("lab: %s: %w", name, err)
 		}
+		if err := l.trust(ca); err != nil {
+			return nil, err
+		}
 	}
 	err = ca.Issue(filepath.Join(host.Dir, "cert.pem"), filepath.Join(host.Dir, "key.pem"), domains...)
 	return host, err

@@ -1,0 +1,104 @@
+// Command interop runs every interoperability session against Parley and writes what it
+// found to docs/interop.md and docs/interop.json. It fails if anything is worse than the
+// last time. It needs root, and installs what it lacks; see ../../README.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"syscall"
+	"time"
+
+	"parley/interop"
+)
+
+type options struct {
+	session, feature string
+	dir              string
+	atOnce           int
+	accept, list     bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.session, "session", "", "run only sessions that match this regular expression, e.g. 'nio@parley → .*@prosody'")
+	flag.StringVar(&o.feature, "feature", "", "run only features that match this regular expression, and what they need")
+	flag.StringVar(&o.dir, "dir", "", "keep the servers' data and all logs in this directory")
+	flag.IntVar(&o.atOnce, "j", 2, "how many sessions run at once")
+	flag.BoolVar(&o.accept, "accept", false, "write the report even where it is worse than the last")
+	flag.BoolVar(&o.list, "list", false, "print the features and end")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "interop:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if o.list {
+		for _, f := range interop.Features {
+			fmt.Println(f.Name)
+		}
+		return nil
+	}
+	sessionPattern, err := regexp.Compile(o.session)
+	if err != nil {
+		return err
+	}
+	featurePattern, err := regexp.Compile(o.feature)
+	if err != nil {
+		return err
+	}
+	features := interop.Select(featurePattern.MatchString)
+	baseline, err := interop.Load(interop.BaselineFile())
+	if err != nil {
+		return err
+	}
+	w, err := interop.NewWorld(ctx, interop.Parts{Parley: true, Prosody: true, Ejabberd: true, Dir: o.dir})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	sessions := slices.DeleteFunc(interop.Plan(w), func(s *interop.Session) bool {
+		return !sessionPattern.MatchString(s.String())
+	})
+	cells, err := interop.RunAll(ctx, sessions, features, o.atOnce, func(c interop.Cell) {
+		fmt.Printf("%-8s %s → %s: %s %s\n", c.Result, c.A, c.B, c.Feature, c.Note)
+	})
+	if err != nil {
+		return err
+	}
+	return conclude(ctx, o, w, baseline, cells)
+}
+
+// conclude compares with the last report and writes the new one, if all was run.
+func conclude(ctx context.Context, o options, w *interop.World, baseline *interop.Report, cells []interop.Cell) error {
+	count := make(map[interop.Result]int)
+	for _, c := range cells {
+		count[c.Result]++
+	}
+	fmt.Printf("%d works, %d fallback, %d no\n", count[interop.Works], count[interop.Fallback], count[interop.No])
+	worse := interop.Worse(baseline, cells)
+	for _, w := range worse {
+		fmt.Println("WORSE:", w)
+	}
+	if len(worse) > 0 && !o.accept {
+		return fmt.Errorf("%d cells were better before (-accept writes the report all the same)", len(worse))
+	}
+	if o.session != "" || o.feature != "" {
+		return nil
+	}
+	versions, err := interop.Versions(ctx, w)
+	if err != nil {
+		return err
+	}
+	report := &interop.Report{Date: time.Now().UTC().Format(time.DateOnly), Versions: versions, Cells: cells}
+	return report.Save(interop.BaselineFile())
+}
