@@ -199,8 +199,17 @@ func TestRoomsAreMatrixRooms(t *testing.T) {
 	}
 }
 
-func TestClientFormat(t *testing.T) {
-	w := newWorld(t, "12")
+// What is read is the same on both databases.
+func TestOnBothDatabases(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := worldOn(t, db, "12")
+		t.Run("client format", func(t *testing.T) { testClientFormat(t, w) })
+		t.Run("state", func(t *testing.T) { testStateAt(t, w) })
+		t.Run("foreign senders", func(t *testing.T) { testForeignSenders(t, w) })
+	})
+}
+
+func testClientFormat(t *testing.T, w *world) {
 	alice, bob := hubtest.Account(t, w.h, "alice"), hubtest.Account(t, w.h, "bob")
 	c := w.open(hub.Opening{Creator: alice, Address: core.LocalAddress("garden", hubtest.Domain), Public: true})
 	key := ""
@@ -270,9 +279,8 @@ func (w *world) relations(q mirror.RelationQuery) []mirror.Event {
 	return out
 }
 
-func TestStateAt(t *testing.T) {
-	w := newWorld(t, "12")
-	alice := hubtest.Account(t, w.h, "alice")
+func testStateAt(t *testing.T, w *world) {
+	alice := hubtest.Account(t, w.h, "anna")
 	c := w.open(hub.Opening{Creator: alice})
 	key := ""
 	var events []core.Event
@@ -306,9 +314,8 @@ func TestStateAt(t *testing.T) {
 
 // People of other networks appear in rooms by a spelling of ours; one that is
 // too long is a hash, which reads back.
-func TestForeignSenders(t *testing.T) {
-	w := newWorld(t, "12")
-	alice := hubtest.Account(t, w.h, "alice")
+func testForeignSenders(t *testing.T, w *world) {
+	alice := hubtest.Account(t, w.h, "ada")
 	long := core.Address{Network: core.XMPP, Name: strings.Repeat("x", 300), Domain: "a.net"}
 	for _, carol := range []core.Address{{Network: core.XMPP, Name: "carol", Domain: "a.net"}, long} {
 		c := w.open(hub.Opening{Creator: alice, Public: true, Address: core.LocalAddress("r"+carol.Name[:2], hubtest.Domain)})
