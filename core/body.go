@@ -183,6 +183,32 @@ func (b Body) Files() []File {
 	return out
 }
 
+// MapFiles returns the body with every file as f gives it, previews too. b is
+// left as it is.
+func (b Body) MapFiles(f func(File) File) Body {
+	b.Root = b.Root.mapFiles(f, 0)
+	return b
+}
+
+func (p Part) mapFiles(f func(File) File, depth int) Part {
+	if p.File != nil {
+		file := f(*p.File)
+		if file.Preview != nil {
+			preview := f(*file.Preview)
+			file.Preview = &preview
+		}
+		p.File = &file
+	}
+	if len(p.Parts) > 0 && depth < MaxDepth {
+		parts := make([]Part, len(p.Parts))
+		for i, c := range p.Parts {
+			parts[i] = c.mapFiles(f, depth+1)
+		}
+		p.Parts = parts
+	}
+	return p
+}
+
 // Plain is the body as plain text in one language: the first of langs for
 // which there is one, else the first text. Where there is HTML only, its tags
 // are left out.

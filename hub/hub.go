@@ -30,6 +30,8 @@ type Config struct {
 	Prepare func(password string) (string, error)
 	// GiveUp is how long delivery to another server is tried.
 	GiveUp time.Duration
+	// RetryMax is the longest wait between two tries; zero is half an hour.
+	RetryMax time.Duration
 	// MaxContent is the largest content of one event, in bytes as stored.
 	MaxContent int
 	// MaxMembers bounds the members of one conversation, MaxContacts an
@@ -53,6 +55,9 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxSessions, 200)
 	if c.GiveUp == 0 {
 		c.GiveUp = 72 * time.Hour
+	}
+	if c.RetryMax == 0 {
+		c.RetryMax = 30 * time.Minute
 	}
 	if c.RoomVersion == "" {
 		c.RoomVersion = "12"

@@ -24,10 +24,9 @@ type outbox struct {
 
 // The outbox's measures.
 const (
-	outboxBatch   = 50
-	firstBackoff  = 5 * time.Second
-	longBackoff   = 30 * time.Minute
-	deliverTimout = 2 * time.Minute
+	outboxBatch    = 50
+	firstBackoff   = 5 * time.Second
+	deliverTimeout = 2 * time.Minute
 )
 
 func newOutbox(h *Hub) *outbox {
@@ -151,7 +150,7 @@ func (o *outbox) deliver(ctx context.Context, d Destination) (time.Duration, err
 		if err != nil || len(batch) == 0 {
 			return 0, err
 		}
-		work, cancel := context.WithTimeout(ctx, deliverTimout)
+		work, cancel := context.WithTimeout(ctx, deliverTimeout)
 		results := o.h.carriers[d.Network].Deliver(work, d.Dest, batch)
 		cancel()
 		wait, err := o.settle(ctx, batch, results)
@@ -234,7 +233,7 @@ func (o *outbox) settle(ctx context.Context, batch []Delivery, results []Result)
 			}
 			if r.Outcome == Retry {
 				if t.now.Before(d.Expires) {
-					wait = backoff(batch[i].Attempts)
+					wait = backoff(batch[i].Attempts, o.h.cfg.RetryMax)
 					return t.tx.PostponeParcel(d.ID, d.Attempts+1, t.now.Add(wait))
 				}
 				r = Result{Outcome: Failed, Reason: "gave up after " + o.h.cfg.GiveUp.String() + ": " + r.Reason}
@@ -284,12 +283,12 @@ func (t *turn) settled(d Delivery, r Result) (inform []func(), err error) {
 	return inform, nil
 }
 
-// backoff doubles from one attempt to the next, with some chance in it so that
+// backoff doubles from one attempt to the next, up to most, with some chance in it so that
 // servers which failed together do not come back together.
-func backoff(attempts int) time.Duration {
-	d := longBackoff
-	if attempts < 9 {
-		d = min(firstBackoff<<attempts, longBackoff)
+func backoff(attempts int, most time.Duration) time.Duration {
+	d := most
+	if attempts < 16 {
+		d = min(firstBackoff<<attempts, most)
 	}
 	return d*3/4 + rand.N(d/2)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"parley/core"
 )
@@ -72,12 +73,13 @@ func TestSessionsEnd(t *testing.T) {
 }
 
 func TestBackoffGrowsAndIsBounded(t *testing.T) {
+	const most = 30 * time.Minute
 	for n := range 100 {
-		if d := backoff(n); d < firstBackoff/2 || d > longBackoff*5/4 {
+		if d := backoff(n, most); d < firstBackoff/2 || d > most*5/4 {
 			t.Errorf("attempt %d waits %v", n, d)
 		}
 	}
-	if backoff(8) <= backoff(0) {
+	if backoff(8, most) <= backoff(0, most) {
 		t.Error("it does not grow")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"parley/core"
@@ -138,6 +139,9 @@ func (t *turn) prepare(p place, e *core.Event) (*core.Event, error) {
 	if e.Sender.IsZero() || e.Content == nil {
 		return nil, Refuse(Bad, "an event needs a sender and a content")
 	}
+	if err := t.adopt(e); err != nil {
+		return nil, err
+	}
 	_, data, err := core.EncodeContent(e.Content)
 	if err != nil {
 		return nil, Refuse(Bad, "the content cannot be kept: %v", err)
@@ -160,6 +164,33 @@ func (t *turn) prepare(p place, e *core.Event) (*core.Event, error) {
 		e.Content = c
 	}
 	return t.target(p, e)
+}
+
+// adopt gives the files of a body that are on the web a name here, by which
+// clients that know no links can ask for them. They are fetched when somebody
+// does.
+func (t *turn) adopt(e *core.Event) error {
+	b, ok := core.BodyOf(e.Content)
+	if !ok {
+		return nil
+	}
+	var failed error
+	b = b.MapFiles(func(f core.File) core.File {
+		if f.Media != "" || !strings.HasPrefix(f.URL, "https://") && !strings.HasPrefix(f.URL, "http://") {
+			return f
+		}
+		f.Media = core.NewMediaID()
+		err := t.tx.PutMedia(Media{ID: f.Media, Owner: e.Sender, Created: t.now, File: f})
+		failed = errors.Join(failed, err)
+		return f
+	})
+	switch e.Content.(type) {
+	case core.Message:
+		e.Content = core.Message{Body: b}
+	case core.Edit:
+		e.Content = core.Edit{Target: core.Target(e.Content), Body: b}
+	}
+	return failed
 }
 
 // target finds the event that e is about and asks whether e may be about it.

@@ -66,6 +66,7 @@ func hubConfig(cfg *config.Config) hub.Config {
 		Registration: string(cfg.Registration.Mode),
 		Strangers:    core.Hold,
 		GiveUp:       cfg.Limits.OutboxGiveUp.D(),
+		RetryMax:     cfg.Limits.OutboxRetryMax.D(),
 		MaxContent:   int(cfg.Limits.MessageSize.Bytes()),
 		Prepare:      preparePassword,
 	}

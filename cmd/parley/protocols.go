@@ -14,6 +14,7 @@ import (
 	"parley/matrix/sync"
 	"parley/matrix/wire"
 	"parley/media"
+	"parley/netguard"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
 	"parley/xmpp/muc"
@@ -60,10 +61,14 @@ func (s *server) addMatrix(ctx context.Context, files *media.Files) error {
 		BaseURL:      s.cfg.BaseURL,
 		Registration: string(s.cfg.Registration.Mode), Tokens: s.cfg.Registration.Tokens,
 		RoomVersion: string(s.cfg.Matrix.RoomVersion), Private: s.cfg.Matrix.Encryption == "private",
-		Contact:     "mailto:postmaster@" + s.hub.Home(),
+		Contact: "mailto:postmaster@" + s.hub.Home(),
+		Fetch: s.guard.Client(netguard.ClientOptions{
+			Timeout: l.FetchTimeout.D(), MaxBytes: l.FetchSize.Bytes(), TLS: s.certs.Client(""),
+		}),
 		RequestSize: l.RequestSize.Bytes(), UploadSize: l.UploadSize.Bytes(),
 		MessagesPerMinute: l.MessagesPerMinute, MessageBurst: l.MessageBurst,
 		LoginsPerMinute: l.LoginsPerMinute, RegistersPerHour: l.RegistersPerHour,
+		SyncFeed: rooms.Feed, CheckFilter: rooms.CheckFilter,
 	}, s.log)
 	r := rooms.New(s.hub, m, rooms.Config{Version: string(s.cfg.Matrix.RoomVersion), Server: s.hub.Home()}, s.log)
 	y := sync.New(s.hub, m, r, api, s.log)
@@ -90,7 +95,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
-		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Log: s.log,
+		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(), Log: s.log,
 		Route: func(el *element.Element) { sessions.Deliver(ctx, el) },
 	})
 	sessions.AddService("rooms", muc.Local{Service: rooms})

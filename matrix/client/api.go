@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"parley/core"
@@ -32,13 +33,17 @@ type Config struct {
 	RoomVersion string
 	// Private asks clients to encrypt new direct conversations.
 	Private bool
-	// Contact is the address of an administrator, such as
-	// "mailto:postmaster@example.org"; empty for none.
+	// Contact is the mail address of an administrator, also as a "mailto:" URI;
+	// empty for none.
 	Contact string
 	// SyncFeed reads the point of the feed in a token of /sync.
 	SyncFeed func(token string) (core.Feed, error)
 	// CheckFilter refuses a filter that /sync could not use; nil takes all.
 	CheckFilter func(filter []byte) error
+
+	// Fetch gets files that are on other servers. It refuses what must not be
+	// reached and bounds time and size; nil fetches none.
+	Fetch *http.Client
 
 	RequestSize int64 // bytes of one JSON body
 	UploadSize  int64 // bytes of one file
@@ -61,6 +66,8 @@ type API struct {
 	tokens tokenCache
 	uia    uiaSessions
 	locks  locks
+	// fetching lets one request at a time fetch a file of another server.
+	fetching [16]sync.Mutex
 	// pending are the files that were promised.
 	pending pendingUploads
 }

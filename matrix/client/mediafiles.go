@@ -215,6 +215,11 @@ func (a *API) arrived(r *Request) (hub.Media, media.Hash, error) {
 			return m, media.Hash{}, err
 		}
 	}
+	if !m.Stored && m.File.URL != "" {
+		if m, err = a.fetch(r.Context(), m); err != nil {
+			return m, media.Hash{}, err
+		}
+	}
 	if !m.Stored {
 		return m, media.Hash{}, errNoMedia()
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -42,6 +43,10 @@ type Config struct {
 	// Route sends a stanza to a session here or to another server, by its
 	// `to`. It does not block.
 	Route func(*element.Element)
+	// Grace is how long a visitor of another server stays a member after her
+	// last session has left: she has more often lost a connection than
+	// interest. Zero is six hours.
+	Grace time.Duration
 	// MaxOccupants bounds the sessions in one room; zero is 5000.
 	MaxOccupants int
 	Log          *slog.Logger
@@ -60,6 +65,9 @@ type Service struct {
 func New(c Config) *Service {
 	if c.MaxOccupants == 0 {
 		c.MaxOccupants = 5000
+	}
+	if c.Grace == 0 {
+		c.Grace = 6 * time.Hour
 	}
 	return &Service{Config: c, rooms: map[core.ConvID]*room{}, in: map[translate.JID]map[core.ConvID]bool{}}
 }

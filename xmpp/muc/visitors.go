@@ -17,10 +17,6 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// grace is how long a visitor of another server stays a member after her last
-// session has left: she has more often lost a connection than interest.
-const grace = 6 * time.Hour
-
 // Migrate brings the service's tables up to date.
 func Migrate(ctx context.Context, db *store.DB) error {
 	dir, err := fs.Sub(migrations, "migrations")
@@ -85,7 +81,7 @@ func (s *Service) sweep(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {
-		if err := s.Sweep(ctx, time.Now().Add(-grace)); err != nil && ctx.Err() == nil {
+		if err := s.Sweep(ctx, time.Now().Add(-s.Grace)); err != nil && ctx.Err() == nil {
 			s.Log.Warn("ending the membership of visitors who stay away", "err", err)
 		}
 		select {
