@@ -73,6 +73,12 @@ func ParseFilter(raw []byte) (Filter, error) {
 	return f, nil
 }
 
+// CheckFilter refuses what [ParseFilter] cannot read.
+func CheckFilter(raw []byte) error {
+	_, err := ParseFilter(raw)
+	return err
+}
+
 // ParseEventFilter reads the filter of /messages and /context.
 func ParseEventFilter(raw string) (EventFilter, error) {
 	var f EventFilter

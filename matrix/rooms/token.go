@@ -53,6 +53,12 @@ func ParseMark(s string) (Mark, error) {
 	return Mark{core.Feed(n[0]), n[1], n[2]}, nil
 }
 
+// Feed is the point of the feed in a token of /sync.
+func Feed(token string) (core.Feed, error) {
+	m, err := ParseMark(token)
+	return m.Feed, err
+}
+
 func errToken() error {
 	return client.Errorf(http.StatusBadRequest, client.InvalidParam, "That token is not one of this server's.")
 }

@@ -159,7 +159,7 @@ func (s *Syncer) sync(r *client.Request) (any, error) {
 	defer deadline.Stop()
 	keys := false
 	for {
-		if err := s.api.RefreshIgnored(r); err != nil {
+		if err := s.api.RefreshIgnored(ctx, q.account); err != nil {
 			return nil, err
 		}
 		a, err := s.build(ctx, q)

@@ -88,6 +88,7 @@ func (s *Server) start() {
 	log := storetest.Log(s.T)
 	api := client.New(s.Hub, nil, client.Config{
 		BaseURL: func(string) string { return s.URL }, Registration: "open", RoomVersion: "12",
+		SyncFeed: rooms.Feed, CheckFilter: rooms.CheckFilter,
 	}, log)
 	r := rooms.New(s.Hub, s.Mirror, rooms.Config{Version: "12", Server: hubtest.Domain}, log)
 	s.sync = sync.New(s.Hub, s.Mirror, r, api, log)
