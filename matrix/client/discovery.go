@@ -2,6 +2,7 @@ package client
 
 import (
 	"net/http"
+	"strings"
 
 	"parley/matrix/wire"
 )
@@ -77,8 +78,9 @@ func (a *API) support(*Request) (any, error) {
 	if a.config.Contact == "" {
 		return nil, Errorf(http.StatusNotFound, NotFound, "The operator has named nobody to turn to.")
 	}
+	mail := strings.TrimPrefix(a.config.Contact, "mailto:")
 	return map[string]any{"contacts": []map[string]string{
-		{"role": "m.role.admin", "email_address": a.config.Contact},
-		{"role": "m.role.security", "email_address": a.config.Contact},
+		{"role": "m.role.admin", "email_address": mail},
+		{"role": "m.role.security", "email_address": mail},
 	}}, nil
 }
