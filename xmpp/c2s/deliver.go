@@ -2,7 +2,6 @@ package c2s
 
 import (
 	"context"
-	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -87,7 +86,7 @@ func (s *Session) directEvent(ctx context.Context, n hub.EventNews) error {
 		}
 		return s.sentEvent(ctx, e, peer)
 	}
-	m, err := s.render(ctx, e, peer, time.Time{})
+	m, err := s.render(ctx, e, peer)
 	if err == nil && m != nil {
 		s.receivedMessage(m, e)
 	}
@@ -100,24 +99,21 @@ func (s *Session) spokeHere(e *core.Event) bool {
 }
 
 // render writes an event of a direct with peer as a message for this account's clients; nil if there is none for it.
-func (s *Session) render(ctx context.Context, e *core.Event, peer core.Address, delay time.Time) (m *element.Element, err error) {
+func (s *Session) render(ctx context.Context, e *core.Event, peer core.Address) (m *element.Element, err error) {
 	err = s.srv.Hub.Read(ctx, func(v hub.View) error {
-		m, err = s.srv.compose(v, s.account, peer, e, delay)
+		m, err = s.srv.compose(v, s.account, peer, e)
 		return err
 	})
 	return m, err
 }
 
 // compose writes an event of the direct of account and peer as the account's archive holds it.
-func (srv *Server) compose(v hub.View, account, peer core.Address, e *core.Event, delay time.Time) (*element.Element, error) {
+func (srv *Server) compose(v hub.View, account, peer core.Address, e *core.Event) (*element.Element, error) {
 	me, other := srv.names.JID(account).String(), srv.names.JID(peer).String()
 	w := translate.Writing{Names: srv.names, From: other, To: me, Ask: true,
 		StanzaIDs: []translate.StanzaID{{By: me, ID: string(e.ID)}}}
 	if e.Sender == account {
 		w.From, w.To, w.Ask = me, other, false
-	}
-	if !delay.IsZero() {
-		w.Delay, w.DelayFrom = delay, srv.names.JID(account).Domain
 	}
 	if err := lookup.Writing(v, e, srv.Base, &w); err != nil {
 		return nil, err
@@ -174,7 +170,7 @@ func (s *Session) sentEvent(ctx context.Context, e *core.Event, peer core.Addres
 	if !s.carbons || !s.Available() || private(e) {
 		return nil
 	}
-	m, err := s.render(ctx, e, peer, time.Time{})
+	m, err := s.render(ctx, e, peer)
 	if err == nil && m != nil && copied(m) {
 		s.send(s.carbon("sent", m), e.Feed)
 	}
@@ -275,12 +271,12 @@ func (s *Session) replay(ctx context.Context, q hub.Query) error {
 			if seen {
 				continue
 			}
-			m, err := s.srv.compose(v, s.account, e.Sender, &e, e.Time)
+			m, err := s.srv.compose(v, s.account, e.Sender, &e)
 			if err != nil {
 				return err
 			}
 			if m != nil && m.Child(translate.NSHints, "no-store") == nil {
-				items = append(items, item{m, e})
+				items = append(items, item{m.Append(translate.Delay(e.Time, s.jid.Domain)), e})
 			}
 		}
 		return nil

@@ -128,7 +128,7 @@ func TestArchivePages(t *testing.T) {
 	check("all back", ids[:10], true)(ask("", "<max>10</max><before>"+ids[10]+"</before>"))
 	check("with", ids[:3], false)(ask("<field var='with'><value>bob@example.org</value></field>", "<max>3</max>"))
 	check("with nobody", nil, true)(ask("<field var='with'><value>carol@a.net</value></field>", "<max>3</max>"))
-	check("ids", []string{ids[3], ids[1]}, true)(ask("<field var='ids'><value>"+ids[3]+"</value><value>"+ids[1]+"</value></field>", ""))
+	check("ids", []string{ids[1], ids[3]}, true)(ask("<field var='ids'><value>"+ids[3]+"</value><value>"+ids[1]+"</value></field>", ""))
 	check("after-id", ids[23:], true)(ask("<field var='after-id'><value>"+ids[22]+"</value></field>", ""))
 	check("since the future", nil, true)(ask("<field var='start'><value>2999-01-01T00:00:00Z</value></field>", ""))
 	if _, _, e := ask("", "<after>no-such-id</after>"); e != "item-not-found" {
@@ -398,7 +398,7 @@ func TestUpload(t *testing.T) {
 			t.Errorf("PUT of %d bytes was answered with %d, want %d", len(try.body), got, try.want)
 		}
 	}
-	if e := slot(1 << 40).Child("", "error").Child("urn:xmpp:http:upload:0", "file-too-large"); e == nil {
+	if e := slot(1<<40).Child("", "error").Child("urn:xmpp:http:upload:0", "file-too-large"); e == nil {
 		t.Error("a slot for a terabyte was given")
 	}
 	// The link in a message is known to be the file.
