@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"hash/maphash"
@@ -138,19 +139,19 @@ func datum(v hub.View, account core.Address, conv core.ConvID, typ string) (json
 // RefreshIgnored brings the account's m.ignored_user_list up to the block list,
 // which every protocol's clients can change. /sync calls it before it reads the
 // account's data.
-func (a *API) RefreshIgnored(r *Request) error {
+func (a *API) RefreshIgnored(ctx context.Context, account core.Address) error {
 	var stored, want json.RawMessage
-	err := a.hub.Read(r.Context(), func(v hub.View) (err error) {
-		if stored, err = datum(v, r.Account, "", typeIgnored); err != nil {
+	err := a.hub.Read(ctx, func(v hub.View) (err error) {
+		if stored, err = datum(v, account, "", typeIgnored); err != nil {
 			return err
 		}
-		want, err = a.ignored(v, r.Account, stored)
+		want, err = a.ignored(v, account, stored)
 		return err
 	})
 	if err != nil || want == nil {
 		return err
 	}
-	return a.hub.PutDatum(r.Context(), hub.Datum{Account: r.Account, Type: typeIgnored, Data: want}, "")
+	return a.hub.PutDatum(ctx, hub.Datum{Account: account, Type: typeIgnored, Data: want}, "")
 }
 
 // ignoredList is the content of m.ignored_user_list.
