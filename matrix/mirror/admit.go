@@ -237,13 +237,14 @@ func (t *minting) current(keys []wire.StateKey) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	where := make([]string, len(keys))
+	each := make([]string, len(keys))
 	args := []any{string(t.c.ID), int64(always)}
 	for i, k := range keys {
-		where[i] = fmt.Sprintf("conv = $1 AND type = $%d AND state_key = $%d AND until = $2", len(args)+1, len(args)+2)
+		each[i] = fmt.Sprintf(`SELECT event_id FROM mirror_state
+			WHERE conv = $1 AND type = $%d AND state_key = $%d AND until = $2`, len(args)+1, len(args)+2)
 		args = append(args, k.Type, k.Key)
 	}
-	rows, err := t.sql.Query(`SELECT event_id FROM mirror_state WHERE `+strings.Join(where, " OR ")+` ORDER BY pos`, args...)
+	rows, err := t.sql.Query(strings.Join(each, " UNION ALL "), args...)
 	if err != nil {
 		return nil, err
 	}

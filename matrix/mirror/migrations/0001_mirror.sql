@@ -38,6 +38,7 @@ CREATE TABLE mirror_state (
   event_id  TEXT NOT NULL,
   PRIMARY KEY (conv, type, state_key, pos)
 );
+CREATE INDEX mirror_state_until ON mirror_state (conv, until, type, state_key);
 
 -- What events that are not redacted relate to.
 CREATE TABLE mirror_relations (
