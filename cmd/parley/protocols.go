@@ -10,6 +10,7 @@ import (
 	"parley/hub"
 	"parley/matrix/client"
 	"parley/matrix/mirror"
+	"parley/matrix/notice"
 	"parley/matrix/rooms"
 	"parley/matrix/sync"
 	"parley/matrix/wire"
@@ -53,6 +54,8 @@ func (s *server) addMatrix(ctx context.Context, files *media.Files) error {
 		return err
 	}
 	s.hub.AddMirror(m)
+	contact := "mailto:postmaster@" + s.hub.Home()
+	s.hub.AddInformer(notice.Notices{Hub: s.hub, Contact: contact, Log: s.log})
 	if err := s.db.Migrate(ctx, client.Owner, client.Migrations()); err != nil {
 		return err
 	}
