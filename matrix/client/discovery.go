@@ -29,8 +29,7 @@ func (a *API) versions(*Request) (any, error) {
 			"org.matrix.msc3773":           true,
 			"org.matrix.msc3827.stable":    true,
 			"org.matrix.msc3916.stable":    true,
-			"org.matrix.msc4133.stable":    true,
-			"org.matrix.msc4222":           true,
+			"uk.tcpip.msc4133.stable":      true,
 		},
 	}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -75,20 +74,13 @@ func (a *API) domain(r *Request) string {
 // checkPassword checks a password, within the limits of failing by account and
 // by address.
 func (a *API) checkPassword(r *Request, who core.Address, password string) error {
-	keys := []string{r.IP.String(), who.String()}
-	for _, k := range keys {
-		if err := limited(a.limits.peek(Logins, k, time.Now())); err != nil {
-			return err
+	return a.guess([]string{r.IP.String(), who.String()}, func() (wrong bool, err error) {
+		err = a.hub.CheckPassword(r.Context(), who, password)
+		if hub.CodeOf(err) == hub.Forbidden {
+			return true, Errorf(http.StatusForbidden, Forbidden, "Wrong name or password.")
 		}
-	}
-	err := a.hub.CheckPassword(r.Context(), who, password)
-	if hub.CodeOf(err) == hub.Forbidden {
-		for _, k := range keys {
-			a.limits.take(Logins, k, time.Now())
-		}
-		return Errorf(http.StatusForbidden, Forbidden, "Wrong name or password.")
-	}
-	return err
+		return false, err
+	})
 }
 
 // loginFlows says how one can log in.

@@ -105,7 +105,7 @@ func (a *API) searchUsers(r *Request) (any, error) {
 	}
 	body.Limit = min(max(body.Limit, 1), maxFound)
 	found := []map[string]any{}
-	limited := false
+	more := false
 	err := a.hub.Read(r.Context(), func(v hub.View) error {
 		people, err := acquaintances(v, r.Account)
 		if err != nil {
@@ -119,7 +119,7 @@ func (a *API) searchUsers(r *Request) (any, error) {
 			if !mentions(body.Term, a.UserID(who), who.Bare(), p.Name) {
 				continue
 			}
-			if limited = len(found) == body.Limit; limited {
+			if more = len(found) == body.Limit; more {
 				return nil
 			}
 			one := map[string]any{"user_id": a.UserID(who)}
@@ -135,7 +135,7 @@ func (a *API) searchUsers(r *Request) (any, error) {
 		}
 		return nil
 	})
-	return map[string]any{"results": found, "limited": limited}, err
+	return map[string]any{"results": found, "limited": more}, err
 }
 
 func mentions(term string, in ...string) bool {

@@ -3,6 +3,8 @@ package client_test
 import (
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"parley/matrix/client"
@@ -97,4 +99,23 @@ func TestLimits(t *testing.T) {
 	}
 	// Who has logged in goes on.
 	alice.get("/account/whoami").ok()
+}
+
+// Many guesses at a time are no way around the limit.
+func TestLimitsAtOnce(t *testing.T) {
+	s := serve(t, func(c *client.Config) { c.LoginsPerMinute = 3 })
+	var wg sync.WaitGroup
+	var tried atomic.Int32
+	for range 20 {
+		wg.Go(func() {
+			a := s.nobody().post("/login", object{"type": "m.login.password", "user": "alice", "password": "guess"})
+			if a.status == 403 {
+				tried.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := tried.Load(); n != 3 {
+		t.Errorf("%d of 20 guesses were tried, the limit is 3", n)
+	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"parley/core"
 	"parley/hub"
-	"parley/store"
 	"parley/store/hubstore"
 )
 
@@ -100,5 +99,3 @@ const maxTextual = 255
 
 // key is the form in which tables of this package name an account.
 func key(a core.Address) string { return a.String() }
-
-var _ store.Querier = (*store.Tx)(nil)

@@ -201,20 +201,32 @@ func (a *API) refresh(r *Request) (any, error) {
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	if err := limited(a.limits.peek(Logins, r.IP.String(), time.Now())); err != nil {
-		return nil, err
-	}
 	var pair tokenPair
-	err := a.hub.Write(r.Context(), func(tx hub.Tx) error {
-		t, found, err := findToken(tx, body.Token)
+	err := a.guess([]string{r.IP.String()}, func() (wrong bool, err error) {
+		pair, err = a.renew(r, body.Token)
+		e, internal := AsError(err)
+		return err != nil && !internal && e.Errcode == UnknownToken, err
+	})
+	return pair, err
+}
+
+// renew gives out the pair that follows that of a refresh token.
+func (a *API) renew(r *Request, token string) (pair tokenPair, err error) {
+	err = a.hub.Write(r.Context(), func(tx hub.Tx) error {
+		t, found, err := findToken(tx, token)
 		if err != nil {
 			return err
 		}
 		if !found || !t.refresh {
 			return unknownToken(false)
 		}
-		if acc, err := tx.Account(t.login.Account); err != nil || acc.Disabled {
-			return unknownToken(acc.Disabled)
+		switch acc, err := tx.Account(t.login.Account); {
+		case isNone(err):
+			return unknownToken(false)
+		case err != nil:
+			return err
+		case acc.Disabled:
+			return unknownToken(true)
 		}
 		if err := a.settle(tx, t); err != nil {
 			return err
@@ -227,8 +239,5 @@ func (a *API) refresh(r *Request) (any, error) {
 		tx.OnCommit(a.tokens.clear)
 		return err
 	})
-	if e, internal := AsError(err); err != nil && !internal && e.Errcode == UnknownToken {
-		a.limits.take(Logins, r.IP.String(), time.Now())
-	}
 	return pair, err
 }

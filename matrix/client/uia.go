@@ -139,18 +139,16 @@ func (r *Request) stage(auth *uiaAuth, flows [][]string) error {
 //
 // spec: MX 1.19 CS §4.9.1.3.7
 func (a *API) checkRegistrationToken(r *Request, token string) error {
-	if err := limited(a.limits.peek(Logins, r.IP.String(), time.Now())); err != nil {
-		return err
-	}
-	ok := 0
-	for _, t := range a.config.Tokens {
-		ok |= subtle.ConstantTimeCompare(digest(t), digest(token))
-	}
-	if ok == 1 {
-		return nil
-	}
-	a.limits.take(Logins, r.IP.String(), time.Now())
-	return Errorf(http.StatusUnauthorized, Forbidden, "That is not a registration token.")
+	return a.guess([]string{r.IP.String()}, func() (wrong bool, err error) {
+		ok := 0
+		for _, t := range a.config.Tokens {
+			ok |= subtle.ConstantTimeCompare(digest(t), digest(token))
+		}
+		if ok == 1 {
+			return false, nil
+		}
+		return true, Errorf(http.StatusUnauthorized, Forbidden, "That is not a registration token.")
+	})
 }
 
 // withoutAuth is a body without its auth member, in canonical order.
