@@ -22,6 +22,9 @@ type Draft struct {
 	// With runs in the same turn, before or after the event is admitted, also
 	// for a repetition: a protocol's own rows that must be on disk with it.
 	With func(tx Tx, e *core.Event) error
+	// via is who lets the joiner of a restricted conversation in: what a
+	// draft's own content says of it is not believed.
+	via core.Address
 }
 
 // Opening asks for a new conversation.

@@ -28,7 +28,7 @@ func readableBy(v View, conv core.ConvID, who core.Address) (*readable, error) {
 // current one: a room that was opened later is open for its past too, as long
 // as the reader is or was a member.
 //
-// spec: MX 1.19 CS §10.13
+// spec: MX 1.19 CS §10.14
 func (r *readable) may(at core.Position) bool {
 	if r.s.Visibility == core.VisibleWorld {
 		return true

@@ -244,7 +244,7 @@ func (t *turn) join(r JoinRequest) (core.Event, error) {
 			return core.Event{}, err
 		}
 	}
-	return t.admit(Draft{Conv: r.Conv, Sender: r.Who, Content: c, Native: r.Native, From: r.From, With: r.With})
+	return t.admit(Draft{Conv: r.Conv, Sender: r.Who, Content: c, Native: r.Native, From: r.From, With: r.With, via: c.Via})
 }
 
 // right finds what lets a person in who was not invited.

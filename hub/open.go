@@ -89,7 +89,7 @@ func (t *turn) checkRoom(a core.Address) error {
 
 // script is the log with which a conversation begins.
 //
-// spec: MX 1.19 CS §11.1
+// spec: MX 1.19 CS §8.2
 func script(o Opening, named bool) []Draft {
 	creators := []core.Address{o.Creator}
 	for _, a := range o.Creators {

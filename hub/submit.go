@@ -78,6 +78,10 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 	if e.Origin.IsZero() {
 		e.Origin = t.now
 	}
+	if m, ok := e.Content.(core.Membership); ok {
+		m.Via = d.via
+		e.Content = m
+	}
 	target, err := t.prepare(p, &e)
 	if err != nil {
 		return core.Event{}, err

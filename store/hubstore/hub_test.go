@@ -221,3 +221,18 @@ func TestConsent(t *testing.T) {
 		}
 	})
 }
+
+// Nobody says herself who let her in.
+func TestForgedVia(t *testing.T) {
+	each(t, func(t *testing.T, h *hub.Hub) {
+		ctx := context.Background()
+		alice, eve := hubtest.Account(t, h, "alice"), hubtest.Account(t, h, "eve")
+		room := must[core.Conversation](t)(h.Open(ctx, hub.Opening{Creator: alice, Shape: core.Group, Initial: []hub.Draft{
+			{Content: core.Change{Aspect: core.AspectJoinRule, JoinRule: core.JoinRestricted, Allow: []string{"!elsewhere"}}},
+		}}))
+		_, err := h.Submit(ctx, hub.Draft{Conv: room.ID, Sender: eve, Content: core.Membership{Target: eve, Standing: core.Joined, Via: alice}})
+		if hub.CodeOf(err) != hub.MembersOnly {
+			t.Errorf("eve let herself in: %v", err)
+		}
+	})
+}
