@@ -3,8 +3,7 @@ package sync
 import (
 	"context"
 	"encoding/json"
-	"slices"
-	"strings"
+	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -272,7 +271,7 @@ func (b *builder) presence(ctx context.Context) error {
 		if !f.Wants("m.presence", userID, nil) {
 			continue
 		}
-		e, err := event("m.presence", presenceContent(all), userID)
+		e, err := event("m.presence", client.PresenceOf(all, time.Now()), userID)
 		if err != nil {
 			return err
 		}
@@ -280,43 +279,6 @@ func (b *builder) presence(ctx context.Context) error {
 	}
 	b.a.Presence = eventsOf(out)
 	return nil
-}
-
-// presenceContent shows the strongest of somebody's presences.
-//
-// spec: MX 1.19 CS §10.8.1
-func presenceContent(all []core.Presence) map[string]any {
-	if len(all) == 0 {
-		return map[string]any{"presence": "offline"}
-	}
-	best := slices.MinFunc(all, func(a, b core.Presence) int { return shownAs(a.Show).rank - shownAs(b.Show).rank })
-	c := map[string]any{"presence": shownAs(best.Show).presence}
-	if best.Show == core.ShowOnline || best.Show == core.ShowChat {
-		c["currently_active"] = true
-	}
-	for _, p := range all {
-		if c["status_msg"] == nil && strings.TrimSpace(p.Status) != "" {
-			c["status_msg"] = p.Status
-		}
-	}
-	return c
-}
-
-// shownAs maps availabilities to the three that Matrix has, the most available
-// first.
-func shownAs(s core.Show) (m struct {
-	presence string
-	rank     int
-}) {
-	switch s {
-	case core.ShowOnline, core.ShowChat, core.ShowDND:
-		m.presence = "online"
-	case core.ShowAway, core.ShowXA:
-		m.presence, m.rank = "unavailable", 1
-	default:
-		m.presence, m.rank = "offline", 2
-	}
-	return m
 }
 
 // show writes mirrored events for the device.
