@@ -86,6 +86,9 @@ func (s *Session) directEvent(ctx context.Context, n hub.EventNews) error {
 		}
 		return s.sentEvent(ctx, e, peer)
 	}
+	if e.Feed <= s.replayed {
+		return nil
+	}
 	m, err := s.render(ctx, e, peer)
 	if err == nil && m != nil {
 		s.receivedMessage(m, e)
@@ -192,15 +195,11 @@ const maxOffline = 500
 // spokenKinds are the kinds of events that are messages.
 var spokenKinds = []core.Kind{core.KindMessage, core.KindEdit, core.KindRetract, core.KindReaction, core.KindExtension}
 
-// offline gives the client the messages that no client of the account has received, unless it has asked the archive itself.
+// offline gives the client the messages that no client of the account is known to have received, unless it has asked the archive
+// itself. Among them are those on the way to a client that will perhaps never acknowledge them.
 //
 // spec: XEP-0160 §3
 func (s *Session) offline(ctx context.Context) error {
-	for _, o := range s.srv.of(s.account) {
-		if o != s && o.state.takesBare() {
-			return nil
-		}
-	}
 	after, err := s.srv.cursors.get(ctx, s.account)
 	if err != nil || s.sawMAM {
 		return err
@@ -255,9 +254,16 @@ func (s *Session) replay(ctx context.Context, q hub.Query) error {
 	}
 	var items []item
 	err := s.srv.Hub.Read(ctx, func(v hub.View) error {
+		last, err := v.LastFeed()
+		if err != nil {
+			return err
+		}
 		events, err := s.srv.Hub.HistoryIn(v, s.account, q)
 		if err != nil {
 			return err
+		}
+		if q.Conv == "" {
+			s.replayed = last
 		}
 		read := newDisplayed(v, s.account)
 		for _, e := range events {

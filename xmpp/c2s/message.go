@@ -7,12 +7,9 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
-	"parley/xmpp/lookup"
+	"parley/xmpp/talk"
 	"parley/xmpp/translate"
 )
-
-// composingFor is for how long one is said to be writing who does not say it again: clients say it once and then when it ends.
-const composingFor = 90 * time.Second
 
 // message deals with a message of the client.
 //
@@ -53,130 +50,30 @@ func (s *Session) talk(ctx context.Context, st *element.Element, to translate.JI
 	if invitation, err := s.invite(ctx, st, peer); invitation && err != nil {
 		return err
 	}
-	said, err := s.interpret(ctx, st, peer)
+	speaker := talk.Speaker{
+		Hub: s.srv.Hub, Names: s.srv.names, Base: s.srv.Base, Who: s.account, Peer: peer, Session: s.ID(), With: s.Counted,
+	}
+	said, losses, err := speaker.Interpret(ctx, st)
 	if err != nil {
 		return err
 	}
-	switch {
-	case said.Reactions != nil:
-		err = s.react(ctx, said, peer)
-	case said.Content != nil:
-		err = s.say(ctx, said, peer)
-	case said.Invitation != nil && st.ChildText("", "body") == "":
-		return s.passing(st, to)
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.tell(ctx, said, peer); err != nil {
-		return err
-	}
-	if said.Content == nil && said.Reactions == nil && hasOther(st) {
-		return s.passing(st, to)
-	}
-	return nil
-}
-
-// interpret says what a stanza means that the client sends to a person.
-func (s *Session) interpret(ctx context.Context, st *element.Element, peer core.Address) (said translate.Said, err error) {
-	r := translate.Reading{Sender: s.account, Names: s.srv.names, Now: time.Now()}
-	err = s.srv.Hub.Read(ctx, func(v hub.View) (err error) {
-		r, err = lookup.Reading(v, st, lookup.Place{Peer: peer}, s.srv.Base, r)
-		return err
-	})
-	if err != nil {
-		return said, err
-	}
-	said, losses := translate.In(st, r)
 	for _, l := range losses {
 		s.log.Debug("not carried", "loss", l.String())
 	}
-	return said, nil
-}
-
-func (s *Session) say(ctx context.Context, said translate.Said, peer core.Address) error {
-	_, err := s.srv.Hub.SubmitDirect(ctx, peer, hub.Draft{
-		Sender: s.account, Origin: said.Origin, Content: said.Content, Native: said.Native, Aliases: said.Aliases,
-		From: s.ID(), With: s.counted,
-	})
-	return err
-}
-
-func (s *Session) react(ctx context.Context, said translate.Said, peer core.Address) error {
-	var conv core.ConvID
-	err := s.srv.Hub.Read(ctx, func(v hub.View) error {
-		e, err := v.Event(said.Reactions.Target)
-		conv = e.Conv
-		return err
-	})
+	kept, err := speaker.Say(ctx, said)
 	if err != nil {
 		return err
 	}
-	return s.srv.Hub.React(ctx, said.Reactions.Target, said.Reactions.Keys, hub.Draft{
-		Conv: conv, Sender: s.account, Native: said.Native, Aliases: said.Aliases, From: s.ID(), With: s.counted,
-	})
-}
-
-// tell passes on what is worth nothing later: that somebody writes, and how far she has read.
-func (s *Session) tell(ctx context.Context, said translate.Said, peer core.Address) error {
-	for _, r := range said.Receipts {
-		e, err := s.event(ctx, r.Target)
-		if err != nil {
-			return err
-		}
-		if e.Sender == s.account {
-			continue // one has read one's own
-		}
-		req := hub.ReadingRequest{Conv: e.Conv, Who: s.account, Event: e.ID, Thread: string(r.Thread), From: s.ID(), With: s.Counted}
-		if r.Stage == core.StageDisplayed {
-			err = s.srv.Hub.MarkDisplayed(ctx, req)
-		} else {
-			err = s.srv.Hub.MarkDelivered(ctx, req)
-		}
-		if err != nil {
-			return ignoreRefusal(err)
-		}
+	if !kept && said.Invitation != nil && st.ChildText("", "body") == "" {
+		return s.passing(st, to)
 	}
-	if said.Typing == nil {
-		return nil
-	}
-	conv, err := s.directWith(ctx, peer)
-	if err != nil || conv == "" {
+	if err := speaker.Tell(ctx, said); err != nil {
 		return err
 	}
-	var until time.Time
-	if *said.Typing {
-		until = time.Now().Add(composingFor)
+	if !kept && talk.HasOther(st) {
+		return s.passing(st, to)
 	}
-	return ignoreRefusal(s.srv.Hub.Typing(ctx, conv, s.account, until, s.ID()))
-}
-
-// ignoreRefusal is for what its sender expects no answer to.
-func ignoreRefusal(err error) error {
-	if hub.CodeOf(err) != "" {
-		return nil
-	}
-	return err
-}
-
-func (s *Session) event(ctx context.Context, id core.EventID) (e core.Event, err error) {
-	err = s.srv.Hub.Read(ctx, func(v hub.View) error {
-		e, err = v.Event(id)
-		return err
-	})
-	return e, err
-}
-
-// directWith is the current direct with a person, or "" if there is none yet: that somebody writes does not open one.
-func (s *Session) directWith(ctx context.Context, peer core.Address) (conv core.ConvID, err error) {
-	err = s.srv.Hub.Read(ctx, func(v hub.View) error {
-		all, err := v.Directs(s.account, peer)
-		if err == nil && len(all) > 0 {
-			conv = all[0]
-		}
-		return err
-	})
-	return conv, err
+	return nil
 }
 
 // passing sends a message on to the clients that are there, and to the account's own others as a carbon copy.
@@ -226,19 +123,6 @@ func ignoreNobody(err error) error {
 		return nil
 	}
 	return err
-}
-
-// hasOther says whether a message holds something that is passed on as it is.
-func hasOther(m *element.Element) bool {
-	for _, c := range m.Elements() {
-		switch c.Name.Space {
-		case translate.NSChatStates, translate.NSReceipts, translate.NSMarkers, translate.NSHints, translate.NSSID,
-			translate.NSCarbons, translate.NSClient, translate.NSDelay:
-		default:
-			return true
-		}
-	}
-	return false
 }
 
 // invite lets the invited one into a room of ours to which the client invites her; the message itself goes on as any other.

@@ -452,6 +452,8 @@ func TestClientStateHoldsPresence(t *testing.T) {
 alice sends:
   <inactive xmlns='urn:xmpp:csi:0'/>
   <iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>
+alice receives:
+  <iq type='result' id='1'/>
 bob sends:
   <presence><status>one</status></presence>
   <presence><status>two</status></presence>

@@ -2,8 +2,6 @@ package c2s
 
 import (
 	"context"
-	"strconv"
-	"strings"
 
 	"parley/core"
 	"parley/hub"
@@ -36,10 +34,8 @@ func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error
 	if svc, ok := s.srv.service(to.Domain); ok {
 		return svc.Stanza(ctx, s, st)
 	}
-	for kind, t := range noticeTypes {
-		if typ == t {
-			return s.consent(ctx, kind, to.Bare(), st)
-		}
+	if n, ok := translate.ReadNotice(st); ok {
+		return s.consent(ctx, n, to.Bare())
 	}
 	switch typ {
 	case "", "unavailable":
@@ -53,16 +49,13 @@ func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error
 // consent takes a step of consent.
 //
 // spec: RFC 6121 §3.1.2
-func (s *Session) consent(ctx context.Context, kind hub.NoticeKind, to translate.JID, st *element.Element) error {
+func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate.JID) error {
 	a, err := s.srv.names.Address(to)
 	if err != nil || a == s.account {
 		return translate.Fail(translate.NotAllowed, "")
 	}
-	words := st.ChildText("", "status")
-	if len(words) > 1000 {
-		words = ""
-	}
-	return s.srv.Hub.Consent(ctx, hub.ContactNotice{Kind: kind, From: s.account, To: a, Words: words})
+	n.From, n.To = s.account, a
+	return s.srv.Hub.Consent(ctx, n)
 }
 
 // direct sends presence to one entity, and remembers to say there when the client goes.
@@ -83,32 +76,18 @@ func (s *Session) direct(st *element.Element, to translate.JID, available bool) 
 	return nil
 }
 
-var shows = map[string]core.Show{"": core.ShowOnline, "chat": core.ShowChat, "away": core.ShowAway, "xa": core.ShowXA, "dnd": core.ShowDND}
-
 // available takes broadcast presence. With the first, the client hears who else is there, what was asked of it meanwhile, and the
 // messages that waited.
 //
 // spec: RFC 6121 §4.2
 func (s *Session) available(ctx context.Context, st *element.Element) error {
-	show, known := shows[strings.TrimSpace(st.ChildText("", "show"))]
-	if !known {
-		show = core.ShowOnline
-	}
-	priority, err := strconv.Atoi(strings.TrimSpace(st.ChildText("", "priority")))
-	if err != nil || priority < -128 || priority > 127 {
-		priority = 0
-	}
+	p := translate.ReadPresence(st, s.jid)
 	first := !s.Available()
 	wasDeaf := !s.state.takesBare()
 	s.presence = st
-	s.state.priority.Store(int32(priority))
+	s.state.priority.Store(int32(p.Priority))
 	s.state.available.Store(true)
-	native := st.Copy().RemoveAttr("from").RemoveAttr("to")
-	err = s.srv.Hub.SetPresence(ctx, s.account, core.Presence{
-		Show: show, Status: st.ChildText("", "status"), Session: s.jid.Resource, Priority: priority,
-		Native: &core.Native{Network: core.XMPP, Type: "presence", Data: element.Marshal(native)},
-	})
-	if err != nil {
+	if err := s.srv.Hub.SetPresence(ctx, s.account, p); err != nil {
 		return err
 	}
 	if first {
@@ -116,7 +95,7 @@ func (s *Session) available(ctx context.Context, st *element.Element) error {
 			return err
 		}
 	}
-	if wasDeaf && priority >= 0 {
+	if wasDeaf && p.Priority >= 0 {
 		if err := s.offline(ctx); err != nil {
 			return err
 		}
@@ -159,14 +138,10 @@ func (s *Session) unavailable(ctx context.Context, st *element.Element) {
 	}
 	s.state.available.Store(false)
 	s.presence = nil
-	p := core.Presence{Show: core.ShowOffline, Session: s.jid.Resource}
 	if st == nil {
 		st = element.New(translate.NSClient, "presence").SetAttr("type", "unavailable").SetAttr("from", s.jid.String())
-	} else {
-		p.Status = st.ChildText("", "status")
-		p.Native = &core.Native{Network: core.XMPP, Type: "presence", Data: element.Marshal(st.Copy().RemoveAttr("from"))}
 	}
-	if err := s.srv.Hub.SetPresence(ctx, s.account, p); err != nil {
+	if err := s.srv.Hub.SetPresence(ctx, s.account, translate.ReadPresence(st, s.jid)); err != nil {
 		s.log.Error("ending presence", "err", err)
 	}
 	for to := range s.directed {
@@ -194,36 +169,9 @@ func (s *Session) presenceNews(n hub.PresenceNews) {
 }
 
 func (s *Session) showPresence(who core.Address, p core.Presence) {
-	st := s.srv.presenceStanza(who, p).SetAttr("to", s.jid.String())
+	st := translate.Presence(s.srv.names, who, p).SetAttr("to", s.jid.String())
 	s.SendAway(st)
 	if who != s.account && st.Attr("type") == "" {
 		s.contactArrived(who, st)
 	}
-}
-
-// presenceStanza writes presence: as the client of XMPP that it came from did, or anew.
-func (srv *Server) presenceStanza(who core.Address, p core.Presence) *element.Element {
-	from := srv.names.JID(who).With(p.Session)
-	st := element.New(translate.NSClient, "presence")
-	if p.Native != nil && p.Native.Network == core.XMPP {
-		if parsed, err := element.Parse(p.Native.Data, element.DefaultLimits); err == nil && parsed.Is(translate.NSClient, "presence") {
-			return parsed.SetAttr("from", from.String())
-		}
-	}
-	st.SetAttr("from", from.String())
-	if p.Show == core.ShowOffline {
-		st.SetAttr("type", "unavailable")
-	}
-	for name, show := range shows {
-		if show == p.Show && name != "" {
-			st.Append(element.NewText(translate.NSClient, "show", name))
-		}
-	}
-	if p.Status != "" {
-		st.Append(element.NewText(translate.NSClient, "status", p.Status))
-	}
-	if p.Priority != 0 {
-		st.Append(element.NewText(translate.NSClient, "priority", strconv.Itoa(p.Priority)))
-	}
-	return st
 }

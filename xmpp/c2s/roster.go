@@ -169,21 +169,9 @@ func (s *Session) contactNews(ctx context.Context, n hub.ContactNews) error {
 	return nil
 }
 
-// noticeTypes are the presence types of the steps of consent.
-//
-// spec: RFC 6121 §3
-var noticeTypes = map[hub.NoticeKind]string{
-	hub.Ask: "subscribe", hub.Approve: "subscribed", hub.Deny: "unsubscribed", hub.Unask: "unsubscribe",
-}
-
 // tellNotice shows the client a step of consent.
 func (s *Session) tellNotice(n hub.ContactNotice) {
-	p := element.New(translate.NSClient, "presence").SetAttr("type", noticeTypes[n.Kind])
-	p.SetAttr("from", s.srv.names.JID(n.From).String()).SetAttr("to", s.jid.Bare().String())
-	if n.Words != "" {
-		p.Append(element.NewText(translate.NSClient, "status", n.Words))
-	}
-	s.Send(p)
+	s.Send(translate.Notice(s.srv.names, n).SetAttr("to", s.jid.Bare().String()))
 }
 
 // sees says whether account has consented that who sees it.

@@ -55,6 +55,7 @@ type Session struct {
 	capsVer  string
 	pending  map[string]func(*element.Element) // our own requests to the client, by id
 	values   map[any]any                       // of services
+	replayed core.Feed                         // up to which messages were given to the client when it came
 	sawMAM   bool
 	ended    error // why; errBye where the client closed the stream
 }
@@ -316,7 +317,9 @@ func (s *Session) send(el *element.Element, feed core.Feed) {
 	if s.ended != nil {
 		return
 	}
-	s.release()
+	if el.Name.Local == "message" {
+		s.release() // the radio is on now, and nothing is to overtake what it answers
+	}
 	s.emit(el, feed)
 }
 

@@ -105,6 +105,7 @@ func (c *Client) read() {
 			c.err = err
 			c.changed.Broadcast()
 			c.mu.Unlock()
+			_ = c.conn.Close()
 			return
 		}
 		if el.Is(nsSM, "enabled") {
