@@ -49,7 +49,7 @@ func Reading(v hub.View, m *element.Element, at Place, base string, r translate.
 	r.Messages, r.Files = map[string]core.EventID{}, map[string]core.File{}
 	refs := translate.References(m)
 	for _, ref := range refs.Messages {
-		id, err := find(v, r.Sender, at, ref)
+		id, err := Find(v, r.Sender, at, ref)
 		if err != nil {
 			return r, err
 		}
@@ -74,9 +74,9 @@ func Reading(v hub.View, m *element.Element, at Place, base string, r translate.
 	return r, nil
 }
 
-// find looks a reference up: by what its author called the message, and as an EventID, which is our own name for it. It finds nothing
+// Find looks a reference up: by what its author called the message, and as an EventID, which is our own name for it. It finds nothing
 // outside of the place.
-func find(v hub.View, sender core.Address, at Place, ref translate.Ref) (core.EventID, error) {
+func Find(v hub.View, sender core.Address, at Place, ref translate.Ref) (core.EventID, error) {
 	scopes := []string{translate.Scope(sender, at.Conv, at.Peer)}
 	if !at.Peer.IsZero() && ref.Author == translate.AnyMessage {
 		scopes = append(scopes, translate.Scope(at.Peer, "", sender))

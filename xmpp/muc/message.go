@@ -8,6 +8,7 @@ import (
 	"parley/hub"
 	"parley/xmpp/element"
 	"parley/xmpp/lookup"
+	"parley/xmpp/talk"
 	"parley/xmpp/translate"
 )
 
@@ -44,7 +45,7 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 // spec: XEP-0045 §7.4
 func (s *Service) say(ctx context.Context, v Visit, c core.Conversation, st *core.State, el *element.Element) error {
 	reading := translate.Reading{
-		Sender: v.Who, Names: s.Names, Now: time.Now(),
+		Sender: v.Who, Names: s.Names,
 		Occupant: func(nick string) (core.Address, bool) {
 			for _, m := range st.Members {
 				if m.Nick == nick && m.Standing == core.Joined {
@@ -54,14 +55,10 @@ func (s *Service) say(ctx context.Context, v Visit, c core.Conversation, st *cor
 			return core.Address{}, false
 		},
 	}
-	err := s.Hub.Read(ctx, func(view hub.View) (err error) {
-		reading, err = lookup.Reading(view, el, lookup.Place{Conv: c.ID}, s.Base, reading)
-		return err
-	})
+	said, losses, err := talk.Interpret(ctx, s.Hub, el, lookup.Place{Conv: c.ID}, s.Base, reading)
 	if err != nil {
 		return err
 	}
-	said, losses := translate.In(el, reading)
 	for _, r := range said.Receipts {
 		if r.Stage != core.StageDisplayed {
 			continue
