@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"bytes"
 	"encoding/json"
 	"hash/maphash"
@@ -234,6 +235,9 @@ func accessToken(r *Request) string {
 
 // fail answers with an error.
 func (a *API) fail(w http.ResponseWriter, r *Request, err error) {
+	if gone := context.Cause(r.Context()); gone != nil {
+		err = gone // whatever came of it: nobody waits for the answer
+	}
 	e, internal := AsError(err)
 	if internal {
 		a.log.ErrorContext(r.Context(), "matrix client request failed", "route", r.pattern(), "err", err)
