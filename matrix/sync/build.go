@@ -186,19 +186,33 @@ func (b *builder) accountData() error {
 // eachRoom answers for every place of the account.
 func (b *builder) eachRoom() error {
 	for _, p := range b.places {
-		c, err := b.v.Conversation(p.Conv)
+		id, err := b.s.roomID(b.v, p.Conv)
 		if err != nil {
 			return err
 		}
-		r := &roomBuild{builder: b, place: p, conv: c, id: c.Native[core.Matrix], out: &roomAnswer{}}
-		if r.id == "" || !b.q.filter.Room.Wants(r.id) {
+		if id == "" || !b.q.filter.Room.Wants(id) {
 			continue
 		}
+		r := &roomBuild{builder: b, place: p, conv: p.Conv, id: id, out: &roomAnswer{}}
 		if err := r.build(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// roomID is the Matrix room ID of a conversation, which never changes; "" for
+// one that has none.
+func (s *Syncer) roomID(v hub.View, conv core.ConvID) (string, error) {
+	if id, ok := s.roomIDs.Load(conv); ok {
+		return id.(string), nil
+	}
+	c, err := v.Conversation(conv)
+	id := c.Native[core.Matrix]
+	if err == nil && id != "" {
+		s.roomIDs.Store(conv, id)
+	}
+	return id, err
 }
 
 // toDevice are the messages that wait for the device. They are taken before the

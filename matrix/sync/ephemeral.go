@@ -58,7 +58,7 @@ func (r *roomBuild) receipts() ([]json.RawMessage, error) {
 	if r.fresh {
 		after = 0
 	}
-	readings, err := r.v.Readings(r.conv.ID, r.q.account, after)
+	readings, err := r.v.Readings(r.conv, r.q.account, after)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (r *roomBuild) eventIDs(readings []hub.Reading) (map[core.EventID]string, e
 //
 // spec: MX 1.19 CS §10.5
 func (r *roomBuild) typing() ([]json.RawMessage, error) {
-	who, serial := r.s.hub.TypingIn(r.conv.ID)
+	who, serial := r.s.hub.TypingIn(r.conv)
 	if r.q.since != nil && serial <= r.q.since.Typing || r.q.since == nil && len(who) == 0 {
 		return nil, nil
 	}
@@ -154,7 +154,7 @@ const typeSendStatus = "com.beeper.message_send_status"
 // she hears of it.
 func (r *roomBuild) failed() ([]json.RawMessage, error) {
 	var out []json.RawMessage
-	for _, rep := range r.reports[r.conv.ID] {
+	for _, rep := range r.reports[r.conv] {
 		events, err := r.s.mirror.ByCore(r.v, rep.Event)
 		if err != nil {
 			return nil, err

@@ -16,7 +16,7 @@ import (
 type roomBuild struct {
 	*builder
 	place hub.Place
-	conv  core.Conversation
+	conv  core.ConvID
 	id    string // Matrix room ID
 	out   *roomAnswer
 
@@ -49,14 +49,14 @@ func (r *roomBuild) build() error {
 
 // bounds reads where the client and the account stand in the timeline.
 func (r *roomBuild) bounds() error {
-	stays, err := r.v.Stays(r.conv.ID, r.q.account)
+	stays, err := r.v.Stays(r.conv, r.q.account)
 	if err != nil {
 		return err
 	}
 	if n := len(stays); n > 0 {
 		r.stay, stays = stays[n-1], stays[:n-1]
 	}
-	edge, _, err := r.v.Edge(r.conv.ID)
+	edge, _, err := r.v.Edge(r.conv)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (r *roomBuild) bounds() error {
 		r.whole = true
 		return nil
 	}
-	if r.from, err = rooms.PointAt(r.v, r.conv.ID, r.q.feed()); err != nil {
+	if r.from, err = rooms.PointAt(r.v, r.conv, r.q.feed()); err != nil {
 		return err
 	}
 	r.fresh = rooms.Point(r.stay.Joined) > r.from
@@ -84,7 +84,7 @@ func (r *roomBuild) bounds() error {
 
 // joined answers for a room in which the account is.
 func (r *roomBuild) joined() error {
-	happened := r.allChanged || r.changed[r.conv.ID] || r.place.Feed > r.q.feed()
+	happened := r.allChanged || r.changed[r.conv] || r.place.Feed > r.q.feed()
 	if happened {
 		if err := r.bounds(); err != nil {
 			return err
@@ -128,7 +128,7 @@ func listEmpty(l *eventList) bool { return l == nil || len(l.Events) == 0 }
 // nothingNew is the timeline and state of a room where only something else
 // happened.
 func (r *roomBuild) nothingNew() error {
-	at, err := rooms.PointAt(r.v, r.conv.ID, r.now.Feed)
+	at, err := rooms.PointAt(r.v, r.conv, r.now.Feed)
 	r.out.Timeline = &timeline{Events: []json.RawMessage{}, PrevBatch: at.String()}
 	r.setState(nil)
 	return err
@@ -158,19 +158,21 @@ func (r *roomBuild) timeline() error {
 		limit = min(f.Limit, maxTimeline)
 	}
 	p := rooms.Page{
-		Conv: r.conv.ID, Viewer: mirror.Viewer{User: r.q.account, Device: r.q.device},
+		Conv: r.conv, Viewer: mirror.Viewer{User: r.q.account, Device: r.q.device},
 		Before: &r.to, Limit: limit, Filter: f, Own: r.own,
 	}
 	p.After = r.had
 	var err error
-	if !f.WantsRoom(r.id) {
-		p.Limit = 0
-	}
-	if r.slice, err = r.s.rooms.Collect(r.v, p); err != nil {
-		return err
+	wanted := f.WantsRoom(r.id)
+	if wanted {
+		if r.slice, err = r.s.rooms.Collect(r.v, p); err != nil {
+			return err
+		}
 	}
 	slices.Reverse(r.slice.Events)
 	switch {
+	case !wanted:
+		r.start = r.to // the state says it all
 	case r.slice.More, r.had == nil:
 		r.start = r.slice.End
 	default:
@@ -183,7 +185,7 @@ func (r *roomBuild) timeline() error {
 	r.out.Timeline = &timeline{
 		// One who has just come in may have an older timeline, to which this one
 		// does not connect.
-		Events: shown, Limited: r.slice.More || r.fresh, PrevBatch: r.start.String(),
+		Events: shown, Limited: wanted && (r.slice.More || r.fresh), PrevBatch: r.start.String(),
 	}
 	return nil
 }
@@ -217,8 +219,8 @@ func (r *roomBuild) states() error {
 		return err
 	}
 	var heroes []core.Address
-	if news {
-		if heroes, err = r.summary(); err != nil {
+	if len(news) > 0 || r.whole || r.q.full {
+		if heroes, err = r.summary(news); err != nil {
 			return err
 		}
 	}
@@ -242,12 +244,12 @@ func (r *roomBuild) stateTo(set *stateSet, at rooms.Point) error {
 	switch {
 	case r.whole || r.q.full:
 		if at == r.to && r.place.Standing == core.Joined {
-			events, err = r.s.mirror.State(r.v, r.conv.ID)
+			events, err = r.s.mirror.State(r.v, r.conv)
 		} else {
-			events, err = r.s.mirror.StateAt(r.v, r.conv.ID, core.Position(at))
+			events, err = r.s.mirror.StateAt(r.v, r.conv, core.Position(at))
 		}
 	case at > r.from:
-		events, err = r.s.mirror.StateChanged(r.v, r.conv.ID, core.Position(r.from), core.Position(at))
+		events, err = r.s.mirror.StateChanged(r.v, r.conv, core.Position(r.from), core.Position(at))
 	}
 	for _, e := range events {
 		set.put(e)
@@ -262,7 +264,7 @@ func (r *roomBuild) passedOver(set *stateSet) error {
 	if !r.slice.Hidden || r.start >= r.to {
 		return nil
 	}
-	changed, err := r.s.mirror.StateChanged(r.v, r.conv.ID, core.Position(r.start), core.Position(r.to))
+	changed, err := r.s.mirror.StateChanged(r.v, r.conv, core.Position(r.start), core.Position(r.to))
 	if err != nil {
 		return err
 	}
@@ -280,28 +282,30 @@ func (r *roomBuild) passedOver(set *stateSet) error {
 	return nil
 }
 
-// membershipNews reports whether anybody came, went or changed how she appears
-// since the token.
-func (r *roomBuild) membershipNews() (bool, error) {
-	if r.whole || r.q.full {
-		return true, nil
+// maxNews is how many of the newest memberships are looked at.
+const maxNews = 50
+
+// membershipNews are the newest of the events by which somebody came, went or
+// changed how she appears since the token.
+func (r *roomBuild) membershipNews() ([]core.Event, error) {
+	q := hub.Query{Conv: r.conv, Kinds: []core.Kind{core.KindMembership}, Latest: true, Limit: maxNews}
+	if !r.q.initial() {
+		q = r.from.Within(q)
 	}
-	q := rooms.Point(r.from).Within(hub.Query{Conv: r.conv.ID, Kinds: []core.Kind{core.KindMembership}, Limit: 1})
-	some, err := r.v.Page(q)
-	return len(some) > 0, err
+	return r.v.Page(q)
 }
 
 // accountData is what the account notes down about the room. One who has just
 // come in gets all of it.
 func (r *roomBuild) accountData() error {
 	f := &r.q.filter.Room.AccountData
-	data := r.data[r.conv.ID]
+	data := r.data[r.conv]
 	if r.fresh {
 		all, err := r.v.Data(r.q.account, 0)
 		if err != nil {
 			return err
 		}
-		data = slices.DeleteFunc(all, func(d hub.Datum) bool { return d.Conv != r.conv.ID })
+		data = slices.DeleteFunc(all, func(d hub.Datum) bool { return d.Conv != r.conv })
 	}
 	var out []json.RawMessage
 	for _, d := range data {
@@ -403,7 +407,7 @@ func (r *roomBuild) outside() error {
 	if !r.q.initial() && r.place.Feed <= r.q.feed() && !r.q.full {
 		return nil
 	}
-	own, err := r.s.mirror.StateEvent(r.v, r.conv.ID, wire.TypeMember, r.q.userID)
+	own, err := r.s.mirror.StateEvent(r.v, r.conv, wire.TypeMember, r.q.userID)
 	if err != nil {
 		return err
 	}
@@ -435,7 +439,7 @@ func (r *roomBuild) outside() error {
 
 // strip adds one piece of the state, if it is set.
 func (r *roomBuild) strip(list *eventList, typ, key string) error {
-	e, err := r.s.mirror.StateEvent(r.v, r.conv.ID, typ, key)
+	e, err := r.s.mirror.StateEvent(r.v, r.conv, typ, key)
 	if errors.Is(err, hub.ErrNone) {
 		return nil
 	}

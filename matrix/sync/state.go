@@ -93,14 +93,14 @@ func (r *roomBuild) tellMember(set *stateSet, userID string, at rooms.Point) err
 	e, there := set.m[k]
 	if !there {
 		var err error
-		e, err = r.s.mirror.StateEventAt(r.v, r.conv.ID, wire.TypeMember, userID, core.Position(at))
+		e, err = r.s.mirror.StateEventAt(r.v, r.conv, wire.TypeMember, userID, core.Position(at))
 		if errors.Is(err, hub.ErrNone) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if r.known[r.conv.ID][userID] == e.EventID && !r.whole && !r.q.full {
+		if r.known[r.conv][userID] == e.EventID && !r.whole && !r.q.full {
 			return nil
 		}
 		set.put(e)
@@ -110,21 +110,39 @@ func (r *roomBuild) tellMember(set *stateSet, userID string, at rooms.Point) err
 }
 
 func (r *roomBuild) remember(userID, eventID string) {
-	if r.told[r.conv.ID] == nil {
-		r.told[r.conv.ID] = map[string]string{}
+	if r.told[r.conv] == nil {
+		r.told[r.conv] = map[string]string{}
 	}
-	r.told[r.conv.ID][userID] = eventID
+	r.told[r.conv][userID] = eventID
 }
 
 // maxHeroes is how many members a room without a name is called after.
 const maxHeroes = 5
 
+// current is the state of the hub, which is kept in memory, brought up to the
+// snapshot by the newest memberships: between a commit and its hooks it is
+// older.
+func (r *roomBuild) current(news []core.Event) (*core.State, error) {
+	state, err := r.v.State(r.conv)
+	if err != nil {
+		return nil, err
+	}
+	for i := range news {
+		m, ok := news[i].Content.(core.Membership)
+		if ok && news[i].Position > state.Members[m.Target].Since {
+			state = state.Clone()
+			state.Apply(&news[i])
+		}
+	}
+	return state, nil
+}
+
 // summary counts the members and names some, after whom a room without a name
 // is called.
 //
 // spec: MX 1.19 CS §7.6
-func (r *roomBuild) summary() ([]core.Address, error) {
-	state, err := r.v.State(r.conv.ID)
+func (r *roomBuild) summary(news []core.Event) ([]core.Address, error) {
+	state, err := r.current(news)
 	if err != nil {
 		return nil, err
 	}

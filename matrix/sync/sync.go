@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"parley/core"
@@ -25,6 +26,8 @@ type Syncer struct {
 	watch  *watch
 	lazy   *memories
 	unread *unreadCache
+	// roomIDs are the Matrix room IDs of conversations, which never change.
+	roomIDs sync.Map // of core.ConvID to string
 }
 
 // New makes a Syncer. Close it when no request runs any more.

@@ -145,7 +145,7 @@ func (r *roomBuild) readUpTo(threads ...string) (map[string]core.Position, error
 	out := map[string]core.Position{}
 	for _, t := range threads {
 		for _, private := range []bool{false, true} {
-			rd, err := r.v.Reading(r.conv.ID, r.q.account, core.StageDisplayed, t, private)
+			rd, err := r.v.Reading(r.conv, r.q.account, core.StageDisplayed, t, private)
 			if errors.Is(err, hub.ErrNone) {
 				continue
 			}
@@ -160,11 +160,11 @@ func (r *roomBuild) readUpTo(threads ...string) (map[string]core.Position, error
 
 // lookUnread finds the events after a position that notify.
 func (r *roomBuild) lookUnread(read core.Position) (*unreadRoom, error) {
-	stays, err := r.v.Stays(r.conv.ID, r.q.account)
+	stays, err := r.v.Stays(r.conv, r.q.account)
 	if err != nil {
 		return nil, err
 	}
-	edge, _, err := r.v.Edge(r.conv.ID)
+	edge, _, err := r.v.Edge(r.conv)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func (r *roomBuild) lookUnread(read core.Position) (*unreadRoom, error) {
 	if len(stays) > 0 {
 		from = max(from, stays[len(stays)-1].Joined) // what was before is not hers to have read
 	}
-	k := unreadKey{r.q.account, r.conv.ID}
+	k := unreadKey{r.q.account, r.conv}
 	old := r.s.unread.get(k)
 	if old == nil || old.from > rooms.Point(from) || old.to > rooms.Point(edge) {
 		old = &unreadRoom{from: rooms.Point(from), to: rooms.Point(from)}
@@ -180,7 +180,7 @@ func (r *roomBuild) lookUnread(read core.Position) (*unreadRoom, error) {
 	if old.to == rooms.Point(edge) {
 		return old, nil
 	}
-	q := old.to.Within(hub.Query{Conv: r.conv.ID, Latest: true, Limit: maxUnread})
+	q := old.to.Within(hub.Query{Conv: r.conv, Latest: true, Limit: maxUnread})
 	events, err := r.v.Page(q)
 	if err != nil {
 		return nil, err
@@ -259,7 +259,7 @@ func (r *roomBuild) pushContext() (client.PushContext, error) {
 		}
 		r.rules = rules.Evaluator(r.q.userID)
 	}
-	state, err := r.v.State(r.conv.ID)
+	state, err := r.v.State(r.conv)
 	if err != nil {
 		return client.PushContext{}, err
 	}
