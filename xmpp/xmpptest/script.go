@@ -22,10 +22,13 @@ import (
 //
 // In what is received, an element matches that has at least the attributes, text and children of the pattern. A value "*" matches
 // anything, "alice@example.org/*" anything that begins so; {x} is what it matched when it was first met, or a name set with
-// [Server.Run]'s values, also in what is sent.
+// [Server.Run]'s values, also in what is sent. Clients and what was matched stay from one script to the next.
 func (s *Server) Run(script string, values map[string]string) {
 	s.t.Helper()
-	r := &runner{s: s, clients: map[string]*Client{}, values: map[string]string{}}
+	if s.clients == nil {
+		s.clients, s.values = map[string]*Client{}, map[string]string{}
+	}
+	r := &runner{s: s, clients: s.clients, values: s.values}
 	for k, v := range values {
 		r.values[k] = v
 	}

@@ -46,6 +46,9 @@ type Server struct {
 	stop    func()
 	options []func(*c2s.Config)
 	setup   func(*Server)
+	// clients and values are those of the scripts so far.
+	clients map[string]*Client
+	values  map[string]string
 }
 
 // Setup adds what a test needs before the server starts: services, mirrors, carriers.
