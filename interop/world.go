@@ -42,6 +42,7 @@ type World struct {
 type Parts struct {
 	Parley, Prosody, Ejabberd bool
 	Auth                      lab.PeerAuth // how peers prove who they are; certificates if empty
+	Binary                    string       // a parley command; built from this tree if empty
 	Dir                       string       // keeps data and logs there, see lab.Options
 }
 
@@ -70,9 +71,11 @@ func (w *World) start(ctx context.Context, parts Parts) error {
 		return err
 	}
 	if parts.Parley {
-		binary, err := lab.Build(ctx, w.Lab.Dir)
-		if err != nil {
-			return err
+		binary := parts.Binary
+		if binary == "" {
+			if binary, err = lab.Build(ctx, w.Lab.Dir); err != nil {
+				return err
+			}
 		}
 		server, err := w.Lab.AddParley(ctx, binary, ParleyDomain)
 		if err != nil {

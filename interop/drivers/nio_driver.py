@@ -170,7 +170,9 @@ class NioDriver(Driver):
 
     async def op_react(self, message, emoji, to=None, room=None):
         relation = {"rel_type": "m.annotation", "event_id": message, "key": emoji}
-        return await self.post(to, room, {"m.relates_to": relation}, "m.reaction")
+        sent = await self.post(to, room, {"m.relates_to": relation}, "m.reaction")
+        self.reactions[sent["message"]] = (message, self.client.user_id, emoji)
+        return sent
 
     async def op_unreact(self, message, emoji, to=None, room=None):
         own = (message, self.client.user_id, emoji)
@@ -190,9 +192,10 @@ class NioDriver(Driver):
     async def op_history(self, to=None, room=None, limit=50):
         """The last messages of a talk or a room, oldest first, as the events they were."""
         room = self.target(to, room)
-        response = self.checked(await self.client.room_messages(
-            room, self.client.next_batch, direction=nio.MessageDirection.back, limit=limit))
-        found = [self.read(room, e.source) for e in reversed(response.chunk)]
+        # Not the library's room_messages, which must be given a token to begin at.
+        path = f"v3/rooms/{quote(room)}/messages?dir=b&limit={limit}"
+        chunk = (await (await self.request("GET", path)).json())["chunk"]
+        found = [self.read(room, e) for e in reversed(chunk)]
         return {"events": [e for e in found if e]}
 
     # Files

@@ -11,6 +11,7 @@ spec: XEP-0359 §3.1
 """
 
 import asyncio
+import logging
 import pathlib
 import uuid
 from xml.etree import ElementTree as ET
@@ -491,6 +492,7 @@ class SlixmppDriver(Driver):
 
 
 async def main():
+    logging.basicConfig(level=logging.DEBUG)  # the wire, to standard error
     await SlixmppDriver().serve()
 
 

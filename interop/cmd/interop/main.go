@@ -19,7 +19,7 @@ import (
 
 type options struct {
 	session, feature string
-	dir              string
+	dir, binary      string
 	atOnce           int
 	accept, list     bool
 }
@@ -29,6 +29,7 @@ func main() {
 	flag.StringVar(&o.session, "session", "", "run only sessions that match this regular expression, e.g. 'nio@parley → .*@prosody'")
 	flag.StringVar(&o.feature, "feature", "", "run only features that match this regular expression, and what they need")
 	flag.StringVar(&o.dir, "dir", "", "keep the servers' data and all logs in this directory")
+	flag.StringVar(&o.binary, "parley", "", "test this parley command instead of building one")
 	flag.IntVar(&o.atOnce, "j", 2, "how many sessions run at once")
 	flag.BoolVar(&o.accept, "accept", false, "write the report even where it is worse than the last")
 	flag.BoolVar(&o.list, "list", false, "print the features and end")
@@ -61,7 +62,9 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	w, err := interop.NewWorld(ctx, interop.Parts{Parley: true, Prosody: true, Ejabberd: true, Dir: o.dir})
+	w, err := interop.NewWorld(ctx, interop.Parts{
+		Parley: true, Prosody: true, Ejabberd: true, Binary: o.binary, Dir: o.dir,
+	})
 	if err != nil {
 		return err
 	}

@@ -137,10 +137,12 @@ const messageOps = {
       "m.relates_to": { rel_type: RelationType.Replace, event_id: message },
     }),
 
-  react: ({ message, emoji, ...where }) =>
-    post(where, {
-      "m.relates_to": { rel_type: RelationType.Annotation, event_id: message, key: emoji },
-    }, EventType.Reaction),
+  async react({ message, emoji: key, ...where }) {
+    const relation = { rel_type: RelationType.Annotation, event_id: message, key };
+    const sent = await post(where, { "m.relates_to": relation }, EventType.Reaction);
+    reactions.set(sent.message, { message, sender: me(), key });
+    return sent;
+  },
 
   async unreact({ message, emoji, ...where }) {
     for (const [id, r] of reactions) {

@@ -279,6 +279,8 @@ const sessionOps = {
     const { local, domain } = jid(user);
     xmpp = client({ service: `xmpps://${server ?? `${domain}:5223`}`, domain, username: local, password, resource: device });
     xmpp.on("error", (e) => console.error(e));
+    xmpp.on("element", (e) => console.error("RECV:", String(e))); // the wire, to standard error
+    xmpp.on("send", (e) => console.error("SEND:", String(e)));
     xmpp.on("stanza", onStanza);
     xmpp.on("disconnect", () => event("disconnected"));
     xmpp.streamManagement.on("resumed", () => event("connected", { resumed: true }));
