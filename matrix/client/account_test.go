@@ -51,8 +51,9 @@ func TestLogin(t *testing.T) {
 	again.get("/account/whoami").want(`"B"`, "device_id")
 }
 
-func TestLogout(t *testing.T) {
-	s := serve(t)
+func TestLogout(t *testing.T) { each(t, testLogout) }
+
+func testLogout(t *testing.T, s *server) {
 	a, b, bob := s.login("alice", "A"), s.login("alice", "B"), s.login("bob", "A")
 	a.get("/account/whoami").ok() // into the cache
 	a.post("/logout", nil).ok()
@@ -75,8 +76,9 @@ func TestLocked(t *testing.T) {
 	a.post("/logout", nil).ok()
 }
 
-func TestRefresh(t *testing.T) {
-	s := serve(t)
+func TestRefresh(t *testing.T) { each(t, testRefresh) }
+
+func testRefresh(t *testing.T, s *server) {
 	s.login("alice", "A")
 	first := s.nobody().post("/login", object{"type": "m.login.password", "user": "alice", "password": hubtest.Password, "refresh_token": true, "device_id": "R"}).ok()
 	refresh := func(token any) *answer { return s.nobody().post("/refresh", object{"refresh_token": token}) }
@@ -251,8 +253,9 @@ func TestDeactivate(t *testing.T) {
 	s.nobody().post("/login", object{"type": "m.login.password", "user": "alice", "password": hubtest.Password}).fails(403, client.Forbidden)
 }
 
-func TestDevices(t *testing.T) {
-	s := serve(t)
+func TestDevices(t *testing.T) { each(t, testDevices) }
+
+func testDevices(t *testing.T, s *server) {
 	a, bob := s.login("alice", "A"), s.login("bob", "BOB")
 	a.put("/devices/A", object{"display_name": "Telephone"}).ok()
 	a.get("/devices/A").want(`"Telephone"`, "display_name")

@@ -1,8 +1,8 @@
 package client
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"encoding/json"
 	"hash/maphash"
 	"log/slog"

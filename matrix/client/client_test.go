@@ -17,6 +17,7 @@ import (
 	"parley/hub/hubtest"
 	"parley/matrix/client"
 	"parley/media"
+	"parley/store"
 	"parley/store/storetest"
 )
 
@@ -32,7 +33,17 @@ type server struct {
 // makes them.
 func serve(t testing.TB, change ...func(*client.Config)) *server {
 	t.Helper()
-	h, db := hubtest.New(t)
+	return serveOn(t, storetest.Open(t, storetest.SQLite(t), store.Options{}), change...)
+}
+
+// each runs a test on both databases.
+func each(t *testing.T, f func(*testing.T, *server)) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) { f(t, serveOn(t, db)) })
+}
+
+func serveOn(t testing.TB, db *store.DB, change ...func(*client.Config)) *server {
+	t.Helper()
+	h := hubtest.On(t, db)
 	if err := db.Migrate(context.Background(), client.Owner, client.Migrations()); err != nil {
 		t.Fatal(err)
 	}

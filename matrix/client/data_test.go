@@ -61,8 +61,9 @@ func TestIgnored(t *testing.T) {
 	alice.put(path, object{"ignored_users": 1}).fails(400, client.BadJSON)
 }
 
-func TestDirectData(t *testing.T) {
-	s := serve(t)
+func TestDirectData(t *testing.T) { each(t, testDirectData) }
+
+func testDirectData(t *testing.T, s *server) {
 	ctx := context.Background()
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	conv := s.direct(alice, bob)
@@ -119,8 +120,9 @@ func TestFilters(t *testing.T) {
 	alice.post(path, object{"room": strings.Repeat("x", 40<<10)}).fails(413, client.TooLarge)
 }
 
-func TestProfile(t *testing.T) {
-	s := serve(t)
+func TestProfile(t *testing.T) { each(t, testProfile) }
+
+func testProfile(t *testing.T, s *server) {
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	path := "/profile/" + alice.id
 	alice.put(path+"/displayname", object{"displayname": "Alice"}).ok()
@@ -168,8 +170,9 @@ func TestUserSearch(t *testing.T) {
 	}
 }
 
-func TestOpenID(t *testing.T) {
-	s := serve(t)
+func TestOpenID(t *testing.T) { each(t, testOpenID) }
+
+func testOpenID(t *testing.T, s *server) {
 	alice := s.login("alice", "A")
 	a := alice.post("/user/"+alice.id+"/openid/request_token", object{}).ok()
 	const info = "/_matrix/federation/v1/openid/userinfo?access_token="
@@ -315,8 +318,9 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-func TestPushers(t *testing.T) {
-	s := serve(t)
+func TestPushers(t *testing.T) { each(t, testPushers) }
+
+func testPushers(t *testing.T, s *server) {
 	alice, other := s.login("alice", "A"), s.login("bob", "B")
 	p := object{"app_id": "app", "pushkey": "key", "kind": "http", "app_display_name": "App", "device_display_name": "Phone", "lang": "en",
 		"data": object{"url": "https://push.example.org/_matrix/push/v1/notify"}}

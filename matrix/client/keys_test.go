@@ -95,8 +95,9 @@ func oneTime(ids ...string) object {
 	return keys
 }
 
-func TestKeysUploadAndQuery(t *testing.T) {
-	s := serve(t)
+func TestKeysUploadAndQuery(t *testing.T) { each(t, testKeysUploadAndQuery) }
+
+func testKeysUploadAndQuery(t *testing.T, s *server) {
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	alice.put("/devices/A", object{"display_name": "Telephone"}).ok()
 	deviceKeys(t, alice)
@@ -127,8 +128,9 @@ func TestKeysUploadAndQuery(t *testing.T) {
 	bob.post("/keys/query", object{}).fails(400, client.MissingParam)
 }
 
-func TestClaim(t *testing.T) {
-	s := serve(t)
+func TestClaim(t *testing.T) { each(t, testClaim) }
+
+func testClaim(t *testing.T, s *server) {
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	upload := func(o object) { t.Helper(); alice.post("/keys/upload", o).ok() }
 	claim := func(algorithm string) object {
@@ -237,8 +239,9 @@ func newCross(t testing.TB, u *user) (cross, object) {
 	}
 }
 
-func TestCrossSigning(t *testing.T) {
-	s := serve(t)
+func TestCrossSigning(t *testing.T) { each(t, testCrossSigning) }
+
+func testCrossSigning(t *testing.T, s *server) {
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	device, deviceObject := deviceKeys(t, alice)
 	keys, body := newCross(t, alice)
@@ -322,8 +325,9 @@ func TestCrossSigning(t *testing.T) {
 		fails(403, client.Forbidden)
 }
 
-func TestDeviceChanges(t *testing.T) {
-	s := serve(t)
+func TestDeviceChanges(t *testing.T) { each(t, testDeviceChanges) }
+
+func testDeviceChanges(t *testing.T, s *server) {
 	alice, bob, carol := s.login("alice", "A"), s.login("bob", "B"), s.login("carol", "C")
 	feed := func() (f core.Feed) {
 		t.Helper()
@@ -375,8 +379,9 @@ func TestDeviceChanges(t *testing.T) {
 	}
 }
 
-func TestToDevice(t *testing.T) {
-	s := serve(t)
+func TestToDevice(t *testing.T) { each(t, testToDevice) }
+
+func testToDevice(t *testing.T, s *server) {
 	ctx := context.Background()
 	alice, b1, b2 := s.login("alice", "A"), s.login("bob", "B1"), s.login("bob", "B2")
 	send := func(txn string, to object) *answer {
@@ -485,8 +490,9 @@ func TestToDeviceMany(t *testing.T) {
 	}
 }
 
-func TestBackup(t *testing.T) {
-	s := serve(t)
+func TestBackup(t *testing.T) { each(t, testBackup) }
+
+func testBackup(t *testing.T, s *server) {
 	alice, bob := s.login("alice", "A"), s.login("bob", "B")
 	const room = "!r:example.org"
 	auth := object{"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": object{"public_key": "k"}}
