@@ -127,6 +127,9 @@ func (s *Rooms) act(to core.Standing) client.Handler {
 			return nil, err
 		}
 		now := rm.state.Standing(target)
+		if to == core.Left && target == r.Account {
+			return nil, forbidden("To leave a room yourself, leave it.")
+		}
 		if to == core.Left && now != core.Joined && now != core.Invited && now != core.Knocked {
 			return nil, forbidden("%s is not in this room.", body.UserID)
 		}

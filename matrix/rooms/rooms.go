@@ -12,6 +12,7 @@ import (
 	"parley/matrix/client"
 	"parley/matrix/mirror"
 	"parley/matrix/translate"
+	"parley/matrix/wire"
 )
 
 // Config is what the operator decides.
@@ -209,6 +210,9 @@ func draft(res translate.Resolver, e translate.Event) (hub.Draft, error) {
 	var native *core.Native
 	if err == nil {
 		native, err = translate.Native(e)
+	}
+	if errors.Is(err, wire.ErrTooLarge) {
+		return hub.Draft{}, client.Errorf(http.StatusRequestEntityTooLarge, client.TooLarge, "%v", err)
 	}
 	if errors.Is(err, translate.ErrContent) {
 		return hub.Draft{}, client.Errorf(http.StatusBadRequest, client.BadJSON, "%v", err)

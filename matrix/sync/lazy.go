@@ -28,7 +28,6 @@ type members map[core.ConvID]map[string]string
 type memory struct {
 	token string // as of which known is what the client knows
 	known members
-	size  int
 	// next is what it will also know when it comes back with nextToken.
 	nextToken string
 	next      members
