@@ -23,9 +23,10 @@ const patience = 30 * time.Second
 type Client struct {
 	JID string // full, once it is bound
 
-	t    testing.TB
-	name string
-	conn net.Conn
+	t      testing.TB
+	name   string
+	domain string
+	conn   net.Conn
 	rd   *element.Reader
 
 	mu      sync.Mutex
@@ -42,22 +43,28 @@ var encoder = element.Encoder{Default: stream.NSClient, Prefixes: map[string]str
 func (s *Server) Dial(name string) *Client {
 	s.t.Helper()
 	s.Account(name)
+	return Dial(s.t, s.Addr, hubtest.Domain, name, hubtest.Password)
+}
+
+// Dial connects to any server that takes clients over direct TLS, authenticates, and binds nothing.
+func Dial(t testing.TB, addr, domain, name, password string) *Client {
+	t.Helper()
 	//nolint:gosec // the certificate is one of the test's own
-	conn, err := tls.Dial("tcp", s.Addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"xmpp-client"}})
-	must(s.t, err)
-	c := &Client{t: s.t, name: name, conn: conn}
+	conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"xmpp-client"}})
+	must(t, err)
+	c := &Client{t: t, name: name, domain: domain, conn: conn}
 	c.changed = sync.NewCond(&c.mu)
-	s.t.Cleanup(func() { _ = conn.Close() })
-	must(s.t, conn.SetReadDeadline(time.Now().Add(patience)))
+	t.Cleanup(func() { _ = conn.Close() })
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	c.open()
-	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + name + "\x00" + hubtest.Password))
+	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + name + "\x00" + password))
 	c.Send(element.NewText(stream.NSSASL, "auth", secret).SetAttr("mechanism", "PLAIN"))
 	if el, err := c.rd.Next(); err != nil || !el.Is(stream.NSSASL, "success") {
-		s.t.Fatalf("%s did not authenticate: %v %v", name, el, err)
+		t.Fatalf("%s did not authenticate: %v %v", name, el, err)
 	}
 	c.rd.Restart()
 	c.open()
-	must(s.t, conn.SetReadDeadline(time.Time{}))
+	must(t, conn.SetReadDeadline(time.Time{}))
 	go c.read()
 	return c
 }
@@ -65,7 +72,12 @@ func (s *Server) Dial(name string) *Client {
 // Connect is Dial and the binding of a resource.
 func (s *Server) Connect(name, resource string) *Client {
 	s.t.Helper()
-	c := s.Dial(name)
+	return s.Dial(name).Bind(resource)
+}
+
+// Bind binds a resource; "" lets the server choose.
+func (c *Client) Bind(resource string) *Client {
+	c.t.Helper()
 	iq := element.New(stream.NSClient, "iq").SetAttr("type", "set").SetAttr("id", "bind")
 	bind := iq.Add("urn:ietf:params:xml:ns:xmpp-bind", "bind")
 	if resource != "" {
@@ -75,7 +87,7 @@ func (s *Server) Connect(name, resource string) *Client {
 	res := c.Receive(func(el *element.Element) bool { return el.Attr("id") == "bind" })
 	c.JID = res.Child(bind.Name.Space, "bind").ChildText("", "jid")
 	if c.JID == "" {
-		s.t.Fatalf("%s could not bind: %v", name, res)
+		c.t.Fatalf("%s could not bind: %v", c.name, res)
 	}
 	return c
 }
@@ -83,7 +95,7 @@ func (s *Server) Connect(name, resource string) *Client {
 func (c *Client) open() {
 	c.t.Helper()
 	_, err := fmt.Fprintf(c.conn, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='jabber:client' xmlns:stream='%s'>",
-		hubtest.Domain, stream.NSStream)
+		c.domain, stream.NSStream)
 	must(c.t, err)
 	if c.rd == nil {
 		c.rd = element.NewReader(c.conn, element.DefaultLimits)
