@@ -76,6 +76,53 @@ func bookmark(c *element.Element, name, nick string) *element.Element {
 	return c
 }
 
+// nsStorage is the namespace of the bookmarks of older clients.
+const nsStorage = "storage:bookmarks"
+
+// oldBookmarks writes the bookmarks as older clients read them.
+//
+// spec: XEP-0048 §2
+// spec: XEP-0402 §4
+func (q *question) oldBookmarks() (*element.Element, error) {
+	var items []pepItem
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) (err error) {
+		items, err = q.srv.bookmarks(v, q.who)
+		return err
+	})
+	out := element.New(nsStorage, "storage")
+	for _, it := range items {
+		if it.Payload.Is(nsBookmarks, "conference") {
+			c := it.Payload.Copy().Rename(nsBookmarks, nsStorage).SetAttr("jid", it.ID)
+			out.Append(c.RemoveChildren(func(e *element.Element) bool { return e.Name.Local == "extensions" }))
+		}
+	}
+	return out, err
+}
+
+// oldBookmarksSet publishes what an older client has changed. A room that it leaves out is not left: such clients write the whole
+// list, and may not know of what others have added meanwhile.
+func (q *question) oldBookmarksSet(storage *element.Element) error {
+	old, err := q.oldBookmarks()
+	if err != nil {
+		return err
+	}
+	publish := element.New(nsPubSub, "publish").SetAttr("node", nsBookmarks)
+	for _, c := range storage.ChildrenNamed("", "conference") {
+		same := slices.ContainsFunc(old.Elements(), func(o *element.Element) bool { return element.Equal(o, c) })
+		j, err := translate.ParseJID(c.Attr("jid"))
+		if same || err != nil || j.Local == "" {
+			continue
+		}
+		it := publish.Add("", "item").SetAttr("id", j.Bare().String())
+		it.Append(c.Copy().RemoveAttr("jid").Rename(nsStorage, nsBookmarks))
+	}
+	if len(publish.Elements()) == 0 {
+		return nil
+	}
+	_, err = q.publish(publish)
+	return err
+}
+
 // bookmarkNews shows the client that the account has entered or left a room, by whatever network's client.
 func (s *Session) bookmarkNews(n hub.EventNews, c core.Membership) {
 	if !s.notify[nsBookmarks] || !s.Available() || n.State.Creation.Type != "" {

@@ -75,8 +75,12 @@ func (s *Session) directEvent(ctx context.Context, n hub.EventNews) error {
 	e := &n.Event
 	peer := peerOf(n.State, s.account)
 	if c, ok := e.Content.(core.Membership); ok {
-		if c.Target == s.account && c.Standing == core.Joined {
+		switch {
+		case c.Target != s.account:
+		case c.Standing == core.Joined:
 			return s.heldMessages(ctx, n.Conv.ID)
+		case c.Standing == core.Invited && s.Available():
+			return s.requested(ctx, e.Sender)
 		}
 		return nil
 	}

@@ -47,6 +47,12 @@ func (s *Session) message(ctx context.Context, st *element.Element) error {
 
 // talk deals with a message to a person: what it says is the hub's, and what means nothing here goes on to her clients as it is.
 func (s *Session) talk(ctx context.Context, st *element.Element, to translate.JID, peer core.Address) error {
+	if blocked, err := s.srv.Hub.Blocks(ctx, s.account, peer); err != nil {
+		return err
+	} else if blocked { // spec: XEP-0191 §3.3
+		return &translate.Error{Condition: translate.NotAcceptable, Text: "you have blocked this person",
+			Extra: element.New("urn:xmpp:blocking:errors", "blocked")}
+	}
 	if invitation, err := s.invite(ctx, st, peer); invitation && err != nil {
 		return err
 	}

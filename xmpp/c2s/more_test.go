@@ -469,3 +469,66 @@ alice does not receive:
   <presence><status>one</status></presence>
 `, nil)
 }
+
+// A stranger who only writes is to XMPP clients one who asks to subscribe.
+func TestStrangersMessageIsARequest(t *testing.T) {
+	xmpptest.New(t).Run(`
+alice connects
+bob connects
+bob is available
+alice sends:
+  <message to='bob@example.org' type='chat' id='stranger-one-1'><body>hello stranger</body></message>
+bob receives:
+  <presence type='subscribe' from='alice@example.org'/>
+bob does not receive:
+  <message/>
+bob closes
+bob connects
+bob is available
+bob receives:
+  <presence type='subscribe' from='alice@example.org'/>
+bob does not receive:
+  <message/>
+bob sends:
+  <message to='alice@example.org' type='chat' id='an-answer-1'><body>who is it?</body></message>
+bob receives:
+  <message id='stranger-one-1'><body>hello stranger</body></message>
+carol connects
+carol sends:
+  <message to='bob@example.org' type='chat' id='stranger-two-2'><body>buy this</body></message>
+bob receives:
+  <presence type='subscribe' from='carol@example.org'/>
+bob sends:
+  <presence type='unsubscribed' to='carol@example.org'/>
+bob does not receive:
+  <message/>
+bob closes
+bob connects
+bob is available
+bob does not receive:
+  <presence type='subscribe'/>
+  <message/>
+`, nil)
+}
+
+func TestOldBookmarks(t *testing.T) {
+	s := xmpptest.New(t)
+	if _, err := s.Hub.Open(context.Background(), hub.Opening{Creator: s.Account("alice"), Shape: core.Group,
+		Address: core.LocalAddress("garden", "example.org")}); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(`
+alice connects
+alice sends:
+  <iq type='set' id='1'><query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'><conference jid='club@muc.a.net' autojoin='true' name='Club'><nick>al</nick></conference></storage></query></iq>
+  <iq type='get' id='2'><query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query></iq>
+  <iq type='get' id='3'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:bookmarks:1'/></pubsub></iq>
+alice receives:
+  <iq type='result' id='1'/>
+  <iq type='result' id='2'><query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'>
+    <conference jid='club@muc.a.net' autojoin='true' name='Club'><nick>al</nick></conference>
+    <conference jid='garden@rooms.example.org' autojoin='true'/></storage></query></iq>
+  <iq type='result' id='3'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:bookmarks:1'>
+    <item id='club@muc.a.net'><conference xmlns='urn:xmpp:bookmarks:1' autojoin='true' name='Club'><nick>al</nick></conference></item></items></pubsub></iq>
+`, nil)
+}

@@ -189,3 +189,31 @@ func (s *Session) profileNews(ctx context.Context, n hub.ProfileNews) error {
 	}
 	return nil
 }
+
+// nsPhoto is the namespace in which presence names the picture of the sender.
+const nsPhoto = "vcard-temp:x:update"
+
+// addPhoto names the account's picture in presence in which the client does not.
+//
+// spec: XEP-0153 §3.1
+// spec: XEP-0398 §4
+func (s *Session) addPhoto(ctx context.Context, presence *element.Element) error {
+	x := presence.Child(nsPhoto, "x")
+	if x != nil && x.Child("", "photo") != nil && x.ChildText("", "photo") != "" {
+		return nil
+	}
+	id := ""
+	err := s.srv.Hub.Read(ctx, func(v hub.View) error {
+		p, err := v.Profile(s.account)
+		if err == nil && p.Avatar != nil {
+			id, _, err = s.srv.avatarID(ctx, v, p.Avatar)
+		}
+		return err
+	})
+	if err != nil || id == "" {
+		return err
+	}
+	presence.RemoveChildren(func(c *element.Element) bool { return c.Is(nsPhoto, "x") })
+	presence.Add(nsPhoto, "x").Append(element.NewText(nsPhoto, "photo", id))
+	return nil
+}

@@ -55,7 +55,10 @@ func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate
 		return translate.Fail(translate.NotAllowed, "")
 	}
 	n.From, n.To = s.account, a
-	return s.srv.Hub.Consent(ctx, n)
+	if err := s.srv.Hub.Consent(ctx, n); err != nil || n.Kind != hub.Deny {
+		return err
+	}
+	return s.decline(ctx, a)
 }
 
 // direct sends presence to one entity, and remembers to say there when the client goes.
@@ -81,6 +84,9 @@ func (s *Session) direct(st *element.Element, to translate.JID, available bool) 
 //
 // spec: RFC 6121 §4.2
 func (s *Session) available(ctx context.Context, st *element.Element) error {
+	if err := s.addPhoto(ctx, st); err != nil {
+		return err
+	}
 	p := translate.ReadPresence(st, s.jid)
 	first := !s.Available()
 	wasDeaf := !s.state.takesBare()
@@ -121,12 +127,14 @@ func (s *Session) arrive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asks := map[core.Address]bool{}
 	for _, c := range contacts {
 		if c.Asks {
+			asks[c.Address] = true
 			s.tellNotice(hub.ContactNotice{Kind: hub.Ask, From: c.Address, To: s.account, Words: c.Words})
 		}
 	}
-	return nil
+	return s.waitingRequests(ctx, asks)
 }
 
 // unavailable ends the client's availability.

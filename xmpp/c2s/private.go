@@ -45,6 +45,10 @@ func (q *question) private() (answer, error) {
 	if asked == nil || len(q.payload.Elements()) != 1 || asked.Name.Space == nsPrivate {
 		return nil, translate.Fail(translate.BadRequest, "ask for one element")
 	}
+	if asked.Is(nsStorage, "storage") {
+		el, err := q.oldBookmarks()
+		return element.New(nsPrivate, "query").Append(el), err
+	}
 	el, err := q.datum(q.who, dataPrivate+asked.Name.Space+" "+asked.Name.Local)
 	if err != nil {
 		return nil, err
@@ -67,6 +71,12 @@ func (q *question) privateSet() (answer, error) {
 		}
 	}
 	for _, el := range all {
+		if el.Is(nsStorage, "storage") {
+			if err := q.oldBookmarksSet(el); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err := q.putDatum(dataPrivate+el.Name.Space+" "+el.Name.Local, el); err != nil {
 			return nil, err
 		}

@@ -135,7 +135,11 @@ func HasOther(m *element.Element) bool {
 	for _, c := range m.Elements() {
 		switch c.Name.Space {
 		case translate.NSChatStates, translate.NSReceipts, translate.NSMarkers, translate.NSHints, translate.NSSID,
-			translate.NSCarbons, translate.NSClient, translate.NSDelay:
+			translate.NSCarbons, translate.NSDelay:
+		case translate.NSClient:
+			if c.Name.Local == "subject" {
+				return true
+			}
 		default:
 			return true
 		}
