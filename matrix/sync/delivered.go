@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"encoding/json"
+	"sync"
 
 	"parley/core"
 	"parley/hub"
@@ -11,6 +12,31 @@ import (
 // mostDelivered is how many of the newest messages are looked at when it is
 // not known up to where a device had confirmed before.
 const mostDelivered = 100
+
+// confirmations remember up to where each device has confirmed, so that the
+// same messages are not looked at again. Forgetting costs that look.
+type confirmations struct {
+	mu sync.Mutex
+	m  map[deviceKey]core.Feed
+}
+
+// maxConfirmations is how many devices are remembered.
+const maxConfirmations = 20_000
+
+func (c *confirmations) get(k deviceKey) core.Feed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[k]
+}
+
+func (c *confirmations) set(k deviceKey, f core.Feed) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) >= maxConfirmations {
+		c.m = map[deviceKey]core.Feed{}
+	}
+	c.m[k] = f
+}
 
 // confirm notes what has arrived on a device: a token that comes back says
 // that everything up to it has. It counts for the messages of others in
@@ -67,7 +93,7 @@ func (r *roomBuild) delivered() ([]json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(events) == 0 || events[0].Sender != r.q.account {
+		if len(events) == 0 || events[0].PDU.Sender != r.q.userID {
 			continue
 		}
 		user, _ := r.names.UserID(rd.Who)

@@ -28,7 +28,7 @@ func (r *roomBuild) ephemeral() error {
 	for _, g := range []struct {
 		typ  string
 		make func() ([]json.RawMessage, error)
-	}{{"m.receipt", r.receipts}, {"m.typing", r.typing}, {typeSendStatus, r.failed}} {
+	}{{"m.receipt", r.receipts}, {"m.typing", r.typing}, {typeSendStatus, r.failed}, {typeSendStatus, r.delivered}} {
 		if !f.WantsType(g.typ) {
 			continue
 		}
@@ -134,6 +134,9 @@ func (r *roomBuild) typing() ([]json.RawMessage, error) {
 	who, serial := r.s.hub.TypingIn(r.conv)
 	if r.q.since != nil && serial <= r.q.since.Typing || r.q.since == nil && len(who) == 0 {
 		return nil, nil
+	}
+	if serial > r.now.Typing {
+		return nil, nil // it changed after this answer began: the next one tells, and only it
 	}
 	users := []string{}
 	for _, a := range who {

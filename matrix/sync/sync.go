@@ -23,9 +23,10 @@ type Syncer struct {
 	api    *client.API
 	log    *slog.Logger
 
-	watch  *watch
-	lazy   *memories
-	unread *unreadCache
+	watch     *watch
+	lazy      *memories
+	unread    *unreadCache
+	confirmed confirmations
 	// roomIDs are the Matrix room IDs of conversations, which never change.
 	roomIDs sync.Map // of core.ConvID to string
 }
@@ -147,6 +148,9 @@ func (s *Syncer) sync(r *client.Request) (any, error) {
 		return nil, err
 	}
 	ctx := r.Context()
+	if err := s.confirm(ctx, q); err != nil {
+		return nil, err
+	}
 	// Attach first and read then: what comes in between is in both.
 	ears, err := s.hub.Attach(hub.SessionSpec{Account: q.account, Protocol: core.Matrix, Bound: 256})
 	if errors.Is(err, hub.ErrClosed) {
