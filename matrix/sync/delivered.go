@@ -77,15 +77,11 @@ func (s *Syncer) confirm(ctx context.Context, q *request) error {
 // of the other. Matrix has no receipt for that; clients of bridges know this
 // event. Only the sender hears of it.
 func (r *roomBuild) delivered() ([]json.RawMessage, error) {
-	if r.fresh {
+	if r.fresh || r.q.initial() {
 		return nil, nil
 	}
-	readings, err := r.v.Readings(r.conv, r.q.account, r.q.feed())
-	if err != nil {
-		return nil, err
-	}
 	var out []json.RawMessage
-	for _, rd := range readings {
+	for _, rd := range r.readings {
 		if rd.Stage != core.StageDelivered || rd.Who == r.q.account {
 			continue
 		}

@@ -24,6 +24,14 @@ func (r *roomBuild) ephemeral() error {
 	if !f.WantsRoom(r.id) {
 		return nil
 	}
+	after := r.q.feed()
+	if r.fresh {
+		after = 0
+	}
+	var err error
+	if r.readings, err = r.v.Readings(r.conv, r.q.account, after); err != nil {
+		return err
+	}
 	var out []json.RawMessage
 	for _, g := range []struct {
 		typ  string
@@ -54,21 +62,13 @@ type receipt struct {
 //
 // spec: MX 1.19 CS §10.6.1
 func (r *roomBuild) receipts() ([]json.RawMessage, error) {
-	after := r.q.feed()
-	if r.fresh {
-		after = 0
-	}
-	readings, err := r.v.Readings(r.conv, r.q.account, after)
-	if err != nil {
-		return nil, err
-	}
-	ids, err := r.eventIDs(readings)
+	ids, err := r.eventIDs(r.readings)
 	if err != nil {
 		return nil, err
 	}
 	type content map[string]map[string]map[string]receipt
 	byThread := map[string]content{}
-	for _, rd := range readings {
+	for _, rd := range r.readings {
 		thread := rd.Thread
 		if thread != "" && thread != rooms.MainThread {
 			thread = ids[core.EventID(thread)]

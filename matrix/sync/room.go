@@ -31,7 +31,10 @@ type roomBuild struct {
 	fresh bool
 	// had is up to where the client may have the timeline already; nil if it
 	// has nothing.
-	had   *rooms.Point
+	had *rooms.Point
+	// readings are the members' positions that the client does not know.
+	readings []hub.Reading
+
 	slice rooms.Slice // the timeline, oldest first
 	start rooms.Point // where the timeline begins
 }

@@ -213,7 +213,7 @@ func listen(ctx context.Context, ears *hub.Session, over <-chan time.Time, devic
 func concerns(n hub.News, device string) (concerns, keys bool) {
 	switch n := n.(type) {
 	case hub.ReadingNews:
-		return n.Reading.Stage == core.StageDisplayed, false
+		return n.Reading.Stage == core.StageDisplayed || !n.Own, false
 	case hub.PokeNews:
 		switch n.Topic {
 		case client.TopicDevices:
