@@ -2,6 +2,7 @@ package c2s
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"mellium.im/xmpp/jid"
@@ -137,7 +138,7 @@ func (s *Session) read(ctx context.Context, l *link) {
 		case <-s.done:
 			err = errBye
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, stream.ErrIdle) {
 			break
 		}
 	}

@@ -27,9 +27,9 @@ func (s *Session) clientState(el *element.Element) bool {
 	return true
 }
 
-// hold keeps a stanza back from an inactive client. Newer presence takes the place of older.
+// hold keeps a stanza back from a client that is inactive or waits for resumption. Newer presence takes the place of older.
 func (s *Session) hold(el *element.Element) bool {
-	if !s.inactive || el.Name.Local == "iq" || el.Name.Local == "message" && !onlyState(el) {
+	if !s.inactive && s.link != nil || el.Name.Local == "iq" || el.Name.Local == "message" && !onlyState(el) {
 		return false
 	}
 	if el.Name.Local == "presence" {

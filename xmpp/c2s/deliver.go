@@ -137,7 +137,7 @@ func (s *Session) receivedMessage(m *element.Element, e *core.Event) {
 	addressed := nativeTo(e)
 	if addressed != "" && addressed != s.jid.Resource {
 		if other, ok := s.srv.at(s.account, addressed); ok && other.Available() {
-			if s.carbons && s.Available() && copied(m) {
+			if s.state.carbons.Load() && s.Available() && copied(m) {
 				s.send(s.carbon("received", m), e.Feed)
 			}
 			return
@@ -174,7 +174,7 @@ func copied(m *element.Element) bool {
 
 // sentEvent shows the client what the account said on another one, in whatever network's client.
 func (s *Session) sentEvent(ctx context.Context, e *core.Event, peer core.Address) error {
-	if !s.carbons || !s.Available() || private(e) {
+	if !s.state.carbons.Load() || !s.Available() || private(e) {
 		return nil
 	}
 	m, err := s.render(ctx, e, peer)
@@ -356,7 +356,7 @@ func (s *Session) readingNews(ctx context.Context, n hub.ReadingNews) error {
 	peer := s.srv.names.JID(peerOf(state, s.account)).String()
 	me := s.jid.Bare().String()
 	if n.Own {
-		if s.carbons {
+		if s.state.carbons.Load() {
 			s.SendAway(s.carbon("sent", translate.ReceiptFor(&e, n.Reading.Stage, false, me, peer)))
 		}
 		return nil

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
+	"parley/xmpp/stream"
 	"parley/xmpp/xmpptest"
 )
 
@@ -159,4 +161,55 @@ alice closes
 bob receives:
   <presence from='alice@example.org/*' type='unavailable'/>
 `, nil)
+}
+
+// A client that says nothing is asked whether it is there; one that answers stays, and one that does not is given up.
+func TestSilentClient(t *testing.T) {
+	s := xmpptest.New(t, xmpptest.Streams(func(c *stream.Clients) { c.Settings.IdleTimeout = 100 * time.Millisecond }))
+	a := s.Connect("alice", "")
+	for range 3 {
+		ping := a.Receive(func(el *element.Element) bool { return el.Child("urn:xmpp:ping", "ping") != nil })
+		a.SendRaw("<iq type='result' to='example.org' id='" + ping.Attr("id") + "'/>")
+	}
+	a.Ended()
+}
+
+// FuzzClient: whatever a client says, the server stays up and answers others.
+func FuzzClient(f *testing.F) {
+	for _, seed := range []string{
+		"<message to='bob@example.org'><body>x</body></message>",
+		"<message to='bob@example.org/x' type='error'/>",
+		"<message to='@'><body/></message>",
+		"<presence type='subscribe' to='bob@example.org'/>",
+		"<presence><priority>-129</priority><show>what</show><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' ver='' node=''/></presence>",
+		"<presence to='garden@rooms.example.org/nick'><x xmlns='http://jabber.org/protocol/muc'/></presence>",
+		"<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:xmpp:avatar:metadata'><item><metadata xmlns='urn:xmpp:avatar:metadata'><info/></metadata></item></publish></pubsub></iq>",
+		"<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='http://jabber.org/protocol/nick'><item/></publish></pubsub></iq>",
+		"<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:xmpp:bookmarks:1'><item id='@@'/></publish></pubsub></iq>",
+		"<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><configure/></pubsub></iq>",
+		"<iq type='get' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub#owner'/></iq>",
+		"<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><delete node=''/></pubsub></iq>",
+		"<iq type='set' id='1'><query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data'/><set xmlns='http://jabber.org/protocol/rsm'><before/><after/><max>-1</max></set></query></iq>",
+		"<iq type='set' id='1'><query xmlns='jabber:iq:roster'><item/></query></iq>",
+		"<iq type='set' id='1'><vCard xmlns='vcard-temp'><PHOTO><BINVAL>====</BINVAL></PHOTO></vCard></iq>",
+		"<iq type='get' id='1' to='upload.example.org'><request xmlns='urn:xmpp:http:upload:0'/></iq>",
+		"<iq type='result' id='1'/><iq type='error' id='2' to='bob@example.org/x'/>",
+		"<enable xmlns='urn:xmpp:sm:3' resume='1'/><r xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3'/>",
+		"<resume xmlns='urn:xmpp:sm:3' previd='x' h='0'/>",
+		"<inactive xmlns='urn:xmpp:csi:0'/><gone xmlns='urn:xmpp:csi:0'/>",
+	} {
+		f.Add(seed)
+	}
+	all := xmpptest.New(f)
+	f.Fuzz(func(t *testing.T, stanzas string) {
+		s := all.In(t)
+		other := s.Connect("bob", "")
+		other.SendRaw("<presence/>")
+		c := s.Connect("alice", "fuzz")
+		c.SendRaw("<presence/>" + stanzas + "</stream:stream>")
+		c.Ended()
+		c.Drop()
+		other.Sync()
+		other.Drop()
+	})
 }

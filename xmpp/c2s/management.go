@@ -152,7 +152,7 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 	}
 	s.unlink(stream.Errorf(stream.Conflict, "resumed elsewhere"))
 	s.received(done)
-	s.link, s.asked = l, false
+	s.link, s.asked, s.probed = l, false, false
 	if s.expiry != nil {
 		s.expiry.Stop()
 		s.expiry = nil
@@ -161,6 +161,8 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 	for _, d := range again {
 		s.write(d.el)
 	}
+	s.inactive = false // spec: XEP-0352 §5
+	s.release()
 	return true
 }
 

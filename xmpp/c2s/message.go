@@ -105,11 +105,9 @@ func (s *Session) passing(st *element.Element, to translate.JID) error {
 
 // copySent shows a message that another client of the account has sent. Any goroutine may call it.
 func (s *Session) copySent(m *element.Element) {
-	go s.call(func(context.Context) {
-		if s.carbons {
-			s.SendAway(s.carbon("sent", m))
-		}
-	})
+	if s.state.carbons.Load() {
+		s.post(s.carbon("sent", m))
+	}
 }
 
 // carbon wraps a message as one that another client of the account has sent or received.

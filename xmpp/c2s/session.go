@@ -41,6 +41,7 @@ type Session struct {
 	handling sm.Counter // number of the stanza being dealt with
 	out      *sm.Outbound[sent]
 	asked    bool // <r/> was sent and not answered
+	probed   bool // the client was asked whether it is still there
 	expiry   *time.Timer
 
 	carbons  bool
@@ -63,6 +64,7 @@ type Session struct {
 // sharedState is what other sessions ask of this one.
 type sharedState struct {
 	available atomic.Bool
+	carbons   atomic.Bool
 	priority  atomic.Int32
 }
 
@@ -229,6 +231,7 @@ func (s *Session) fromClient(ctx context.Context, m inbound) {
 		s.lost(ctx, m.err)
 		return
 	}
+	s.probed = false
 	if m.el.Name.Space == nsSM {
 		s.management(ctx, m.el)
 		return
@@ -254,6 +257,8 @@ func (s *Session) fromClient(ctx context.Context, m inbound) {
 func (s *Session) lost(ctx context.Context, err error) {
 	var se *stream.Error
 	switch {
+	case errors.Is(err, stream.ErrIdle) && !s.probed:
+		s.probe()
 	case errors.Is(err, io.EOF):
 		s.fail(errBye)
 	case errors.As(err, &se) && !se.FromPeer:
@@ -265,6 +270,21 @@ func (s *Session) lost(ctx context.Context, err error) {
 		s.keepCount(ctx)
 		s.expiry = time.NewTimer(s.srv.Resume)
 	}
+}
+
+// probe asks a client that has said nothing for long whether it is still there: any answer will do.
+//
+// spec: XEP-0199 §4.1
+func (s *Session) probe() {
+	s.probed = true
+	if s.out != nil {
+		s.asked = true
+		s.write(element.New(nsSM, "r"))
+		return
+	}
+	ping := element.New(translate.NSClient, "iq").SetAttr("type", "get").SetAttr("from", s.jid.Domain)
+	ping.Add(nsPing, "ping")
+	s.request(ping, func(*element.Element) {})
 }
 
 // unlink lets go of the stream; why, if not nil, is told to the client.
@@ -317,7 +337,7 @@ func (s *Session) send(el *element.Element, feed core.Feed) {
 	if s.ended != nil {
 		return
 	}
-	if el.Name.Local == "message" {
+	if el.Name.Local == "message" && s.link != nil {
 		s.release() // the radio is on now, and nothing is to overtake what it answers
 	}
 	s.emit(el, feed)

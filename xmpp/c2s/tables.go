@@ -330,6 +330,6 @@ func (q *question) setCarbons(on bool) error {
 	if q.s == nil {
 		return errNobody
 	}
-	q.s.carbons = on
+	q.s.state.carbons.Store(on)
 	return nil
 }

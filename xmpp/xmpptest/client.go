@@ -27,7 +27,7 @@ type Client struct {
 	name   string
 	domain string
 	conn   net.Conn
-	rd   *element.Reader
+	rd     *element.Reader
 
 	mu      sync.Mutex
 	changed *sync.Cond

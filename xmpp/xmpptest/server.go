@@ -45,6 +45,7 @@ type Server struct {
 	t       testing.TB
 	stop    func()
 	options []func(*c2s.Config)
+	streams func(*stream.Clients)
 	setup   func(*Server)
 	// clients and values are those of the scripts so far.
 	clients map[string]*Client
@@ -58,6 +59,9 @@ func Setup(f func(*Server)) func(*Server) { return func(s *Server) { s.setup = f
 func With(f func(*c2s.Config)) func(*Server) {
 	return func(s *Server) { s.options = append(s.options, f) }
 }
+
+// Streams changes the bounds of streams and the like.
+func Streams(f func(*stream.Clients)) func(*Server) { return func(s *Server) { s.streams = f } }
 
 // New starts a server, which ends with the test.
 func New(t testing.TB, options ...func(*Server)) *Server {
@@ -105,6 +109,9 @@ func (s *Server) Start() {
 		Authenticator: c2s.Accounts{Hub: s.Hub}, Secret: make([]byte, 32), ScramIterations: 4096,
 		Features: s.C2S.Features, Handle: s.C2S.Handle, Log: slog.New(slog.DiscardHandler),
 	}
+	if s.streams != nil {
+		s.streams(clients)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served, ran := make(chan struct{}), make(chan struct{})
 	go func() { _ = clients.ServeTLS(ctx, ln); close(served) }()
@@ -117,6 +124,13 @@ func (s *Server) Start() {
 		_ = files.Close()
 		s.stop = func() {}
 	}
+}
+
+// In is the server for another test, or for one input of a fuzz target.
+func (s *Server) In(t testing.TB) *Server {
+	c := *s
+	c.t = t
+	return &c
 }
 
 // Account returns the address of an account, which is made if there is none.
