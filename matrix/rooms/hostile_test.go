@@ -8,6 +8,27 @@ import (
 	"parley/matrix/rooms/roomstest"
 )
 
+// hostile is a request that is refused with a status; 0 is any of 400 to 499.
+type hostile struct {
+	method, path string
+	body         any
+	status       int
+}
+
+func refuse(t *testing.T, u *roomstest.User, all []hostile) {
+	t.Helper()
+	for _, c := range all {
+		a := u.Try(c.method, c.path, c.body)
+		if a.Status != c.status && (c.status != 0 || a.Status < 400 || a.Status > 499) || a.Code() == "" {
+			body, _ := c.body.(string)
+			t.Errorf("%s %.120s %.80v: %d %.300s, want %d", c.method, c.path, body, a.Status, a.Raw, c.status)
+		}
+	}
+	if u.Create(object{}) == "" {
+		t.Error("the server is not what it was")
+	}
+}
+
 // What is malformed, forged or too much is refused in Matrix's own terms, and
 // the server stays up.
 func TestHostile(t *testing.T) {
@@ -17,37 +38,9 @@ func TestHostile(t *testing.T) {
 	bobs := bob.Create(object{"preset": "private_chat"})
 	foreign := bob.Say(bobs, "not yours")
 	long := strings.Repeat("x", 300)
-	deep := strings.Repeat(`{"a":`, 200) + "1" + strings.Repeat("}", 200)
 	here := func(path string) string { return roomstest.Room(room, "") + path }
 	v1 := func(path string) string { return "/v1/rooms/" + url.PathEscape(room) + path }
-	state := func(typ, key string) object {
-		return object{"initial_state": []object{{"type": typ, "state_key": key, "content": object{}}}}
-	}
-	for _, c := range []struct {
-		method, path string
-		body         any
-		status       int // 0: any of 400 to 499
-	}{
-		{"POST", "/v3/createRoom", `{"preset":`, 400},
-		{"POST", "/v3/createRoom", `[]`, 400},
-		{"POST", "/v3/createRoom", deep, 400},
-		{"POST", "/v3/createRoom", object{"preset": "none"}, 400},
-		{"POST", "/v3/createRoom", object{"visibility": 5}, 400},
-		{"POST", "/v3/createRoom", object{"room_version": "org.example.1"}, 400},
-		{"POST", "/v3/createRoom", object{"invite": []string{"bob"}}, 400},
-		{"POST", "/v3/createRoom", object{"invite": []string{"@nobody:example.org"}}, 404},
-		{"POST", "/v3/createRoom", object{"invite_3pid": []object{{}}}, 403},
-		{"POST", "/v3/createRoom", object{"room_alias_name": "A b#:"}, 400},
-		{"POST", "/v3/createRoom", object{"creation_content": object{"additional_creators": "x"}}, 400},
-		{"POST", "/v3/createRoom", object{"power_level_content_override": object{"users": object{alice.ID: 100}}}, 400},
-		{"POST", "/v3/createRoom", object{"power_level_content_override": object{"ban": "many"}}, 400},
-		{"POST", "/v3/createRoom", state("", ""), 400},
-		{"POST", "/v3/createRoom", state(long, ""), 0},
-		{"POST", "/v3/createRoom", state("a", long), 0},
-		{"POST", "/v3/createRoom", state("m.room.create", ""), 0},
-		{"POST", "/v3/createRoom", state("m.room.member", "x"), 0},
-		{"POST", "/v3/createRoom", state("m.room.member", bob.ID), 0},
-		{"POST", "/v3/createRoom", `{"name":"` + strings.Repeat("x", 70_000) + `"}`, 413},
+	refuse(t, alice, []hostile{
 		{"POST", "/v3/join/" + url.PathEscape("#x"), nil, 400},
 		{"POST", "/v3/join/x", nil, 0},
 		{"POST", here("/invite"), object{}, 400},
@@ -96,14 +89,37 @@ func TestHostile(t *testing.T) {
 		{"GET", "/v3/sync?filter=77", nil, 404},
 		{"GET", "/v3/sync?timeout=x", nil, 400},
 		{"GET", "/v3/sync?set_presence=x", nil, 400},
-	} {
-		a := alice.Try(c.method, c.path, c.body)
-		if a.Status != c.status && (c.status != 0 || a.Status < 400 || a.Status > 499) || a.Code() == "" {
-			body, _ := c.body.(string)
-			t.Errorf("%s %.120s %.80v: %d %.300s, want %d", c.method, c.path, body, a.Status, a.Raw, c.status)
-		}
+	})
+}
+
+func TestHostileCreations(t *testing.T) {
+	s := roomstest.New(t)
+	alice, bob := s.User("alice"), s.User("bob")
+	long := strings.Repeat("x", 300)
+	deep := strings.Repeat(`{"a":`, 200) + "1" + strings.Repeat("}", 200)
+	state := func(typ, key string) object {
+		return object{"initial_state": []object{{"type": typ, "state_key": key, "content": object{}}}}
 	}
-	if alice.Say(room, "still here") == "" {
-		t.Error("the server is not what it was")
-	}
+	refuse(t, alice, []hostile{
+		{"POST", "/v3/createRoom", `{"preset":`, 400},
+		{"POST", "/v3/createRoom", `[]`, 400},
+		{"POST", "/v3/createRoom", deep, 400},
+		{"POST", "/v3/createRoom", object{"preset": "none"}, 400},
+		{"POST", "/v3/createRoom", object{"visibility": 5}, 400},
+		{"POST", "/v3/createRoom", object{"room_version": "org.example.1"}, 400},
+		{"POST", "/v3/createRoom", object{"invite": []string{"bob"}}, 400},
+		{"POST", "/v3/createRoom", object{"invite": []string{"@nobody:example.org"}}, 404},
+		{"POST", "/v3/createRoom", object{"invite_3pid": []object{{}}}, 403},
+		{"POST", "/v3/createRoom", object{"room_alias_name": "A b#:"}, 400},
+		{"POST", "/v3/createRoom", object{"creation_content": object{"additional_creators": "x"}}, 400},
+		{"POST", "/v3/createRoom", object{"power_level_content_override": object{"users": object{alice.ID: 100}}}, 400},
+		{"POST", "/v3/createRoom", object{"power_level_content_override": object{"ban": "many"}}, 400},
+		{"POST", "/v3/createRoom", state("", ""), 400},
+		{"POST", "/v3/createRoom", state(long, ""), 0},
+		{"POST", "/v3/createRoom", state("a", long), 0},
+		{"POST", "/v3/createRoom", state("m.room.create", ""), 0},
+		{"POST", "/v3/createRoom", state("m.room.member", "x"), 0},
+		{"POST", "/v3/createRoom", state("m.room.member", bob.ID), 0},
+		{"POST", "/v3/createRoom", `{"name":"` + strings.Repeat("x", 70_000) + `"}`, 413},
+	})
 }
