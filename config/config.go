@@ -19,6 +19,7 @@ type Config struct {
 	Database     Database     `toml:"database"`
 	Registration Registration `toml:"registration"`
 	Matrix       Matrix       `toml:"matrix"`
+	XMPP         XMPP         `toml:"xmpp"`
 	DNS          DNS          `toml:"dns"`
 	Limits       Limits       `toml:"limits"`
 	Metrics      Metrics      `toml:"metrics"`
@@ -88,6 +89,16 @@ type Registration struct {
 type Matrix struct {
 	RoomVersion RoomVersion    `toml:"room_version"`
 	Encryption  EncryptionMode `toml:"encryption"`
+}
+
+// XMPP is what is decided for XMPP alone.
+type XMPP struct {
+	// Dialback takes the word of servers whose certificate nobody can check,
+	// if DNS confirms it, and talks to such servers. Streams are encrypted all
+	// the same, but not to a proven peer.
+	//
+	// spec: XEP-0220 §1.1
+	Dialback bool `toml:"dialback"`
 }
 
 // DNS says how names are resolved.

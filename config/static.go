@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 )
@@ -33,6 +34,19 @@ type Routes struct {
 // to try them; nil: ask DNS.
 func (r Routes) Lookup(s Service, domain string) []Endpoint {
 	return r.services[RouteKey{s, domain}]
+}
+
+// Endpoints are the endpoints of all services of all domains.
+func (r Routes) Endpoints() iter.Seq[Endpoint] {
+	return func(yield func(Endpoint) bool) {
+		for _, all := range r.services {
+			for _, e := range all {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Hosts has the addresses of host names that have static ones.

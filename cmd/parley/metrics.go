@@ -23,6 +23,10 @@ var counters = []struct {
 	{"delivered", "Outcomes of deliveries to other servers.", []string{"network", "outcome"}},
 	{"losses", "Parts of messages that could not be carried.", []string{"feature", "network"}},
 	{"reports", "Reports on messages to their senders.", []string{"stage", "network"}},
+	{"s2s_refused", "Stanzas of other XMPP servers refused, by what there was too much of.", []string{"why"}},
+	{"s2s_throttled", "Waits of streams of other XMPP servers that sent too fast.", nil},
+	{"s2s_unconfirmed", "Deliveries taken for accepted without the other XMPP server's word.", nil},
+	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},
 	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
 }
 

@@ -19,6 +19,7 @@ import (
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
 	"parley/xmpp/muc"
+	"parley/xmpp/s2s"
 	"parley/xmpp/stream"
 )
 
@@ -93,15 +94,24 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	}
 	l := s.cfg.Limits
 	base := s.cfg.BaseURL(s.hub.Home())
+	carrier := s2s.New(s2s.Config{
+		Hub: s.hub, Federation: s.federation(), Base: base, Log: s.log, Count: s.metrics, Idle: l.IdleTimeout.D(),
+	})
 	sessions := c2s.New(c2s.Config{
-		Hub: s.hub, Log: s.log, Files: files, Base: base, Version: versionString(),
+		Hub: s.hub, Log: s.log, Router: carrier, Files: files, Base: base, Version: versionString(),
 		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
-		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(), Log: s.log,
-		Route: func(el *element.Element) { sessions.Deliver(ctx, el) },
+		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(), Log: s.log, Route: carrier.Route,
 	})
 	sessions.AddService("rooms", muc.Local{Service: rooms})
+	carrier.Attach(sessions, rooms)
+	s.hub.AddCarrier(carrier)
+	s.closers = append(s.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), l.DrainTimeout.D())
+		defer cancel()
+		return carrier.Close(ctx)
+	})
 	s.mux.HandleFunc("PUT "+c2s.UploadPath, sessions.Upload)
 	clients := &stream.Clients{
 		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
@@ -112,8 +122,23 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	s.jobs = append(s.jobs, sessions.Run, rooms.Run)
 	s.services = append(s.services,
 		streamService("xmpp", s.cfg.Listen.XMPP, clients.Serve),
-		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS))
+		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS),
+		streamService("xmpp_s2s", s.cfg.Listen.XMPPS2S, func(ctx context.Context, ln net.Listener) error {
+			return serveEither(ctx, ln, carrier.Serve, carrier.ServeTLS)
+		}))
 	return nil
+}
+
+// federation opens and accepts streams of other XMPP servers. Static routes of
+// the configuration are not looked up, and are the only private addresses that
+// are reached beside the private networks that it allows.
+func (s *server) federation() *stream.Federation {
+	routes := xmppRoutes{Guard: s.guard, routes: s.cfg.DNS.Routes}
+	return &stream.Federation{
+		GetCertificate: s.certs.Server("xmpp-server").GetCertificate, Roots: s.certs.Roots(),
+		Secret: s.keys.Dialback, AllowDialback: s.cfg.XMPP.Dialback,
+		Resolver: routes, Dialer: routes.dial, Settings: streamSettings(s.cfg), Log: s.log,
+	}
 }
 
 // streamSettings are the bounds of every XMPP stream.

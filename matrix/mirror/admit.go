@@ -66,7 +66,7 @@ func (m *Mirror) admit(tx hub.Tx, c *core.Conversation, before *core.State, e *c
 	}
 	if m.cfg.Count != nil {
 		for _, l := range losses {
-			m.cfg.Count.Count("lost", string(core.Matrix), string(l.Feature))
+			m.cfg.Count.Count("losses", string(l.Feature), string(core.Matrix))
 		}
 	}
 	if err := t.permitted(); err != nil {
