@@ -37,7 +37,7 @@ const sessionOps = {
       device_id: device, initial_device_display_name: "matrix-js-sdk",
     });
     client = createClient({
-      baseUrl: server, userId: user_id, deviceId: device_id, accessToken: access_token, timelineSupport: true,
+      baseUrl: server, userId: user_id, deviceId: device_id, accessToken: access_token,
     });
     await client.initRustCrypto({ useIndexedDB: false });
     listen();

@@ -278,6 +278,7 @@ const sessionOps = {
   async login({ user, password, server, device }) {
     const { local, domain } = jid(user);
     xmpp = client({ service: `xmpps://${server ?? `${domain}:5223`}`, domain, username: local, password, resource: device });
+    xmpp.timeout = 30_000; // the library's 2 seconds are too short for a busy machine
     xmpp.on("error", (e) => console.error(e));
     xmpp.on("element", (e) => console.error("RECV:", String(e))); // the wire, to standard error
     xmpp.on("send", (e) => console.error("SEND:", String(e)));
