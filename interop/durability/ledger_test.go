@@ -2,6 +2,7 @@ package durability
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,14 @@ type conversation struct {
 	room    string // its Matrix room ID
 	members []string
 	group   bool
+}
+
+// other is with whom one talks in a direct conversation.
+func (c *conversation) other(who string) string {
+	if c.members[0] == who {
+		return c.members[1]
+	}
+	return c.members[0]
 }
 
 // ledger is what the clients were told. Its methods may be called by any goroutine.
@@ -78,6 +87,13 @@ func (l *ledger) fail(format string, args ...any) {
 	l.fails = append(l.fails, fmt.Sprintf(format, args...))
 	close(l.moved)
 	l.moved = make(chan struct{})
+}
+
+// failures is what clients have found wrong so far.
+func (l *ledger) failures() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.fails)
 }
 
 // await returns when n more acknowledgements have come; it ends the test at the first failure.
@@ -147,4 +163,30 @@ func same(a, b []line) string {
 		}
 	}
 	return ""
+}
+
+// The ledger finds each thing that can be wrong, and nothing where nothing is.
+func TestLedger(t *testing.T) {
+	c := &conversation{name: "c"}
+	l := newLedger()
+	l.ack("test", c, "a/1 1", "$one")
+	l.ack("test", c, "a/1 2", "")
+	good := []line{{"a/1 1", "$one"}, {"b/1 1", "$else"}, {"a/1 2", "$two"}}
+	if got := l.problems(c, good); got != nil {
+		t.Errorf("a good view has problems: %q", got)
+	}
+	for name, bad := range map[string][]line{
+		"lost":       good[1:],
+		"twice":      append(good, good[1]),
+		"disordered": {good[2], good[0], good[1]},
+		"renamed":    {{"a/1 1", "$other"}, good[1], good[2]},
+		"not said":   append(good, line{"gibberish", "$x"}),
+	} {
+		if len(l.problems(c, bad)) != 1 {
+			t.Errorf("%s: %q", name, l.problems(c, bad))
+		}
+		if name != "renamed" && same(good, bad) == "" {
+			t.Errorf("%s: the views are taken for the same", name)
+		}
+	}
 }

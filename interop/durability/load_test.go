@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -162,19 +161,18 @@ type stanza struct {
 
 // talker is an XMPP client with stream management that says one thing after the other.
 type talker struct {
-	l              *load
-	who, client    string
-	c              *conversation
-	named          bool // messages have an origin-id, by which what is sent again is known; else it is sent again exactly by h
-	said           int
-	id             string   // of the stream, for resumption
-	sent, acked    uint32   // counts of the stream
-	queue          []stanza // not acknowledged; one with an empty body is none of what is said
-	received       uint32
-	*stream        // nil while it is not connected
-	incoming       chan *node
-	sinceAsked     int
-	failed, intact int
+	l           *load
+	who, client string
+	c           *conversation
+	named       bool // messages have an origin-id, by which what is sent again is known; else it is sent again exactly by h
+	said        int
+	id          string   // of the stream, for resumption
+	sent, acked uint32   // counts of the stream
+	queue       []stanza // not acknowledged; one with an empty body is none of what is said
+	received    uint32
+	*stream     // nil while it is not connected
+	incoming    chan *node
+	sinceAsked  int
 }
 
 func (l *load) talker(who, client string, c *conversation, named bool) func(context.Context) {
@@ -379,11 +377,7 @@ func (t *talker) message() stanza {
 	body := fmt.Sprintf("%s/%s %d", t.who, t.client, t.said)
 	to, typ, id := garden, "groupchat", ""
 	if !t.c.group {
-		other := t.c.members[0]
-		if other == t.who {
-			other = t.c.members[1]
-		}
-		to, typ = other+"@"+domain, "chat"
+		to, typ = t.c.other(t.who)+"@"+domain, "chat"
 	}
 	if t.named {
 		id = fmt.Sprintf(`<origin-id xmlns='%s' id='%s-%d'/>`, nsSID, t.client, t.said)
@@ -431,41 +425,55 @@ func (t *talker) take(ctx context.Context, n *node) error {
 	return nil
 }
 
-// verify compares what everybody sees of every conversation, over both protocols, with what was acknowledged.
+// verify fails the test if what everybody sees is not what was acknowledged.
 func (l *load) verify(t *testing.T) {
 	t.Helper()
-	ctx := t.Context()
+	total, problems := l.compare(t.Context())
+	for _, p := range problems {
+		t.Error(p)
+	}
+	t.Logf("%d messages are there, %d acknowledgements: %v", total, l.count, l.tally)
+}
+
+// compare compares what everybody sees of every conversation, over both protocols, with what was acknowledged. It returns how many
+// messages there are, and all that is wrong.
+func (l *load) compare(ctx context.Context) (total int, problems []string) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	conversations := []*conversation{l.group}
 	for _, c := range l.directs {
 		conversations = append(conversations, c)
 	}
-	total := 0
 	for _, c := range conversations {
-		var first []line
-		for i, who := range c.members {
-			for _, v := range l.views(t, ctx, c, who) {
+		var first *view
+		for _, who := range c.members {
+			views, err := l.views(ctx, c, who)
+			if err != nil {
+				problem("%s: reading what %s sees: %v", c.name, who, err)
+				continue
+			}
+			for _, v := range views {
 				for _, p := range l.problems(c, v.lines) {
-					t.Errorf("%s, %s to %s: %s", c.name, v.by, who, p)
+					problem("%s, %s to %s: %s", c.name, v.by, who, p)
 				}
 				if first == nil {
-					first = v.lines
+					first = &v
 				}
-				if d := same(first, v.lines); d != "" {
-					t.Errorf("%s: %s to %s differs from the first view: %s", c.name, v.by, who, d)
+				if d := same(first.lines, v.lines); d != "" {
+					problem("%s: %s to %s differs from the first view: %s", c.name, v.by, who, d)
 				}
 			}
-			if i == 0 {
-				total += len(first)
-			}
+		}
+		if first != nil {
+			total += len(first.lines)
 		}
 	}
 	for path, content := range l.media {
 		code, b, err := l.matrix["mona"].raw(ctx, http.MethodGet, path, "", nil)
 		if err != nil || code != http.StatusOK || string(b) != content {
-			t.Errorf("a file that was acknowledged: %d, %v, %d bytes of %d", code, err, len(b), len(content))
+			problem("a file that was acknowledged: %d, %v, %d bytes of %d", code, err, len(b), len(content))
 		}
 	}
-	t.Logf("%d messages are there, %d acknowledgements: %v", total, l.count, l.tally)
+	return total, problems
 }
 
 // view is how one sees a conversation.
@@ -474,29 +482,28 @@ type view struct {
 	lines []line
 }
 
-func (l *load) views(t *testing.T, ctx context.Context, c *conversation, who string) []view {
-	t.Helper()
+func (l *load) views(ctx context.Context, c *conversation, who string) ([]view, error) {
 	m := l.matrix[who]
 	forwards, err := m.history(ctx, c.room, false)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	backwards, err := m.history(ctx, c.room, true)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	s, err := dialXMPP(ctx, l.to, who, "verify", nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer s.drop()
 	of, with := garden, ""
 	if !c.group {
-		of, with = "", strings.Trim(strings.ReplaceAll(c.name, who, ""), "+")+"@"+url.PathEscape(domain)
+		of, with = "", c.other(who)+"@"+domain
 	}
 	archive, err := s.archive(ctx, of, with)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return []view{{"/messages forwards", forwards}, {"/messages backwards", backwards}, {"MAM", archive}}
+	return []view{{"/messages forwards", forwards}, {"/messages backwards", backwards}, {"MAM", archive}}, nil
 }
