@@ -103,8 +103,8 @@ func (c *Carrier) write(ctx context.Context, p *hub.Delivery) (out []*element.El
 		var stanzas []*element.Element
 		var lost []core.Loss
 		switch {
-		case p.Notice != nil: // spec: RFC 6121 §3
-			stanzas = []*element.Element{translate.Notice(c.names, *p.Notice)}
+		case p.Notice != nil:
+			stanzas, err = c.notices(ctx, *p.Notice)
 		case p.Receipt != nil:
 			stanzas = c.receipt(p, to)
 		case p.Room.Shape == core.Group:
@@ -118,6 +118,22 @@ func (c *Carrier) write(ctx context.Context, p *hub.Delivery) (out []*element.El
 		out, losses = append(out, stanzas...), append(losses, lost...)
 	}
 	return out, losses, nil
+}
+
+// notices writes a step of consent. Behind consent goes the presence that it is to: what the hub whispered of it before the other
+// server knew of the consent was not for it yet.
+//
+// spec: RFC 6121 §3.1.5
+func (c *Carrier) notices(ctx context.Context, n hub.ContactNotice) ([]*element.Element, error) {
+	out := []*element.Element{translate.Notice(c.names, n)}
+	if n.Kind != hub.Approve {
+		return out, nil
+	}
+	shown, err := c.hub.PresenceOf(ctx, n.From, n.From)
+	for _, p := range shown {
+		out = append(out, translate.Presence(c.names, n.From, p).SetAttr("to", c.names.JID(n.To).String()))
+	}
+	return out, err
 }
 
 // receipt tells the author of a message how far it has come, if her client asked.
