@@ -39,6 +39,9 @@ func (p *presences) set(a core.Address, pr core.Presence) (before core.Presence,
 		p.m[a] = st
 	}
 	before, had = st.by[pr.Session]
+	if !had && pr.Show == core.ShowOffline || had && samePresence(before, pr) {
+		return before, had // nothing changed, so nobody need look
+	}
 	if pr.Show == core.ShowOffline {
 		delete(st.by, pr.Session)
 	} else {

@@ -93,7 +93,7 @@ bob receives:
 bob sends:
   <message to='garden@rooms.example.org' type='groupchat' id='reaction-of-bob'><reactions xmlns='urn:xmpp:reactions:0' id='{first}'><reaction>👍</reaction><reaction>🎉</reaction></reactions></message>
 alice receives:
-  <message from='garden@rooms.example.org/Bob'><reactions xmlns='urn:xmpp:reactions:0' id='{first}'><reaction>👍</reaction></reactions></message>
+  <message from='garden@rooms.example.org/Bob' id='reaction-of-bob'><reactions xmlns='urn:xmpp:reactions:0' id='{first}'><reaction>*</reaction></reactions></message>
 bob sends:
   <message to='garden@rooms.example.org' type='groupchat' id='retraction-of-bob'><retract xmlns='urn:xmpp:message-retract:1' id='{first}'/></message>
 bob receives:

@@ -69,7 +69,7 @@ func Out(e *core.Event, w Writing) (*element.Element, []core.Loss) {
 	}
 	m, losses, ok := w.native(e), []core.Loss(nil), false
 	if m == nil {
-		m = element.New(NSClient, "message").SetAttr("id", string(e.ID)).SetAttr("type", w.Type)
+		m = element.New(NSClient, "message").SetAttr("id", MessageID(e)).SetAttr("type", w.Type)
 		if losses, ok = w.content(m, e); !ok {
 			return nil, losses
 		}
