@@ -258,7 +258,9 @@ func (s *Rooms) joinedMembers(r *client.Request) (any, error) {
 	err := s.inRoom(r, func(v hub.View, rm *room) error {
 		names := s.mirror.Names(v)
 		for _, m := range rm.state.Joined() {
-			shown := object{}
+			// Both keys are always there: clients take one that is missing for
+			// a broken answer.
+			shown := object{"display_name": nil, "avatar_url": nil}
 			if m.Name != "" {
 				shown["display_name"] = m.Name
 			}

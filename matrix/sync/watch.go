@@ -100,6 +100,15 @@ func (w *watch) set(k deviceKey, show core.Show) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	p := core.Presence{Show: show, Session: k.device, Active: time.Now()}
+	// What the person says of herself stays as it was: a request says only
+	// that the device is there.
+	if all, err := w.hub.PresenceOf(ctx, k.account, k.account); err == nil {
+		for _, was := range all {
+			if was.Session == k.device {
+				p.Status = was.Status
+			}
+		}
+	}
 	if err := w.hub.SetPresence(ctx, k.account, p); err != nil {
 		w.log.Warn("setting the presence of a Matrix client", "err", err)
 	}

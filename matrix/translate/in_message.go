@@ -12,11 +12,12 @@ import (
 
 const (
 	htmlFormat = "org.matrix.custom.html"
-	// Keys of proposals that clients use. Alternatives by language are from
-	// MSC1767 and MSC3554, voice from MSC3245, expiry from MSC2228.
+	// A text in several languages stands beside the body in the blocks that
+	// rich topics have, with the languages of MSC3554. Keys of proposals that
+	// clients use: voice from MSC3245, expiry from MSC2228.
 	textKey       = "m.text"
 	textKeyDraft  = "org.matrix.msc1767.text"
-	langKey       = "m.lang"
+	langKey       = "lang"
 	langKeyDraft  = "org.matrix.msc3554.lang"
 	voiceKey      = "org.matrix.msc3245.voice"
 	voiceKeyDraft = "org.matrix.msc3245.voice.v2"
@@ -182,7 +183,7 @@ func (t *in) alternatives(c *content) []core.Part {
 		if m, ok := o.String("mimetype"); ok {
 			p.Type = m
 		}
-		for _, k := range []string{langKey, langKeyDraft, "lang"} {
+		for _, k := range []string{langKey, langKeyDraft} {
 			if l, ok := o.String(k); ok && len(l) <= 35 {
 				p.Language = l
 			}

@@ -239,7 +239,7 @@ func (t *out) alternatives(w *writer, texts []core.Part) {
 	if !slices.ContainsFunc(texts, func(p core.Part) bool { return p.Language != "" }) {
 		return
 	}
-	w.list(textKeyDraft, len(texts), func(i int, w *writer) {
+	w.list(textKey, len(texts), func(i int, w *writer) {
 		text := texts[i].Text
 		if texts[i].Type == core.TypeHTML {
 			text = SanitizeHTML(text)
@@ -248,7 +248,7 @@ func (t *out) alternatives(w *writer, texts []core.Part) {
 		if texts[i].Type != core.TypePlain {
 			w.str("mimetype", texts[i].Type)
 		}
-		w.opt(langKeyDraft, texts[i].Language)
+		w.opt(langKey, texts[i].Language)
 	})
 }
 
