@@ -161,6 +161,7 @@ func (c *Carrier) unconfirmed(ln *line) error {
 		return err
 	}
 	if !ln.up() {
+		<-ln.ended
 		return ln.why
 	}
 	c.cfg.Count.Count("s2s_unconfirmed")

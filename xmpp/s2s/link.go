@@ -254,6 +254,8 @@ func (ln *line) up() bool {
 	select {
 	case <-ln.ended:
 		return false
+	case <-ln.Done(): // it will have ended in a moment
+		return false
 	default:
 		return true
 	}
