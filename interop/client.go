@@ -51,6 +51,7 @@ type Event struct {
 	Status    string            `json:"status"` // presence: in words
 	Condition string            `json:"condition"`
 	Text      string            `json:"text"` // error, failed: in words
+	By        string            `json:"by"`   // receipt: what stands in for one that the protocol lacks
 
 	Active    bool `json:"active"` // typing
 	Own       bool `json:"own"`    // said by this account, here or on another device

@@ -156,6 +156,9 @@ func receipt(ctx context.Context, s *Session, watch *Watch, p place, kind, messa
 	if seen.Kind != kind {
 		return Outcome{}, fmt.Errorf("%s heard of a failure: %s", s.A.Driver.Name, seen.raw)
 	}
+	if seen.By != "" {
+		return fallback("told by %s", seen.By)
+	}
 	return works()
 }
 

@@ -19,11 +19,30 @@ import tempfile
 from urllib.parse import quote, urlparse
 
 import nio
-from nio.events.ephemeral import ReceiptEvent, TypingNoticeEvent
+from nio.events.ephemeral import EphemeralEvent, ReceiptEvent, TypingNoticeEvent
 
 from lines import Driver
 
 SHOW = {"unavailable": "away"}  # the others are named alike
+
+
+class SendStatus:
+    """What became of an own message (com.beeper.message_send_status). The library drops
+    ephemeral events that it does not know; an application that wants one adds it, as here."""
+
+    def __init__(self, event):
+        self.content = event["content"]
+
+    parse_others = EphemeralEvent.parse_event
+
+    @classmethod
+    def parse(cls, event):
+        if event["type"] == "com.beeper.message_send_status":
+            return cls(event)
+        return cls.parse_others(event)
+
+
+EphemeralEvent.parse_event = SendStatus.parse
 
 
 class NioDriver(Driver):
@@ -309,10 +328,20 @@ class NioDriver(Driver):
             for user in before ^ now:
                 self.event("typing", **where, **{"from": user}, active=user in now)
             self.typing[room] = now
+        elif isinstance(e, SendStatus):
+            self.on_send_status(room, e.content)
         elif isinstance(e, ReceiptEvent):
             for r in e.receipts:
                 if r.receipt_type == "m.read" and r.user_id != own:
                     self.event("receipt", **where, **{"from": r.user_id}, kind="displayed", message=r.event_id)
+
+    def on_send_status(self, room, content):
+        failed = content.get("status", "").startswith("FAIL")
+        users = content.get("delivered_to_users") or []
+        if failed or users:
+            self.event("receipt", **self.where(room), **{"from": users[0] if users else None},
+                       message=content.get("m.relates_to", {}).get("event_id"), text=content.get("message"),
+                       kind="failed" if failed else "delivered", by="com.beeper.message_send_status")
 
     def where(self, room):
         """A room event's place: the room, or whom the talk is with."""
@@ -346,8 +375,6 @@ class NioDriver(Driver):
             return self.read_member(fields, e, content)
         if kind == "m.room.topic":
             return {"event": "topic", **fields, "topic": content.get("topic", "")}
-        if kind == "com.beeper.message_send_status":
-            return self.read_status(fields, content, relation)
         return None
 
     def reaction(self, fields, message):
@@ -361,15 +388,6 @@ class NioDriver(Driver):
         change = "kick" if kicked else membership
         return None if before == membership else {
             "event": "member", **fields, "user": user, "nick": content.get("displayname"), "change": change}
-
-    @staticmethod
-    def read_status(fields, content, relation):
-        """What became of an own message (MSC: com.beeper.message_send_status)."""
-        failed = content.get("status", "").startswith("FAIL")
-        if not failed and not content.get("delivered_to_users"):
-            return None
-        return {"event": "receipt", **fields, "message": relation.get("event_id"),
-                "kind": "failed" if failed else "delivered", "text": content.get("message")}
 
     @staticmethod
     def read_body(content):

@@ -231,9 +231,21 @@ function listen() {
     event("typing", { ...whereOf(member.roomId), from: member.userId, active: member.typing });
   });
   client.on(ClientEvent.Event, (e) => {
+    if (e.getType() === "com.beeper.message_send_status") return onSendStatus(e.getContent());
     if (e.getType() !== "m.presence") return;
     const { presence, status_msg } = e.getContent();
     event("presence", { from: e.getSender(), show: presence === "unavailable" ? "away" : presence, status: status_msg });
+  });
+}
+
+// What became of an own message, told to its sender alone: among the ephemeral events, as Matrix has no receipt for it.
+function onSendStatus({ status, delivered_to_users, message: text, "m.relates_to": relation }) {
+  const failed = status?.startsWith("FAIL");
+  if (!failed && !delivered_to_users?.length) return;
+  const room = client.getRooms().find((r) => r.findEventById(relation.event_id));
+  event("receipt", {
+    ...whereOf(room?.roomId), from: delivered_to_users?.[0], message: relation.event_id,
+    kind: failed ? "failed" : "delivered", text, by: "com.beeper.message_send_status",
   });
 }
 
@@ -316,13 +328,6 @@ const readers = {
   },
 
   "m.room.topic": (fields, e, { topic }) => ({ event: "topic", ...fields, topic: topic ?? "" }),
-
-  // What became of an own message, as some servers and bridges tell it.
-  "com.beeper.message_send_status"(fields, e, { status, delivered_to_users, message: text }, relation) {
-    const failed = status?.startsWith("FAIL");
-    if (!failed && !delivered_to_users?.length) return null;
-    return { event: "receipt", ...fields, message: relation.event_id, kind: failed ? "failed" : "delivered", text };
-  },
 };
 
 // read returns what a room event says, or null if it is none of the things that are tested.
