@@ -180,9 +180,6 @@ func (s *Session) Counted(tx hub.Tx) error {
 	return putCount(tx, s.smID, s.handling)
 }
 
-// counted is Counted in the form of [hub.Draft.With].
-func (s *Session) counted(tx hub.Tx, _ *core.Event) error { return s.Counted(tx) }
-
 // keepCount puts on disk how many stanzas were dealt with, those without a turn of their own too.
 func (s *Session) keepCount(ctx context.Context) {
 	if s.smID == "" || s.in == nil {

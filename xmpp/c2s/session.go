@@ -44,7 +44,6 @@ type Session struct {
 	probed   bool // the client was asked whether it is still there
 	expiry   *time.Timer
 
-	carbons  bool
 	interest bool // in roster pushes
 	versions bool // roster pushes have a version
 	presence *element.Element

@@ -235,6 +235,13 @@ func (c *Client) Sync() {
 // Drop breaks the connection.
 func (c *Client) Drop() { _ = c.conn.Close() }
 
+// Finish says no more, as a client does that crashes after its last word.
+func (c *Client) Finish() {
+	if t, ok := c.conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+}
+
 // Ended waits until the server has ended the stream.
 func (c *Client) Ended() {
 	c.t.Helper()
