@@ -57,7 +57,7 @@ func (l *Lab) AddParley(ctx context.Context, binary, domain string) (*Parley, er
 	}
 	p.process = host.newProcess(&process{
 		command: []string{binary, "serve", "--dir", p.dir},
-		ready:   []uint16{5222, 5223, 8448},
+		ready:   []uint16{5222, 5223, 5269, 8448},
 	})
 	return p, nil
 }
