@@ -16,11 +16,12 @@ import (
 	"parley/xmpp/stream"
 )
 
-// TestProsody opens a stream to a real server, with certificates both ways. It is skipped where Debian's prosody is not installed.
+// TestProsody opens a stream to a real server, with certificates both ways. Debian's prosody must be installed: see
+// scripts/install-test-deps.sh.
 func TestProsody(t *testing.T) {
 	bin, err := exec.LookPath("prosody")
 	if err != nil {
-		t.Skip("prosody is not installed")
+		t.Fatalf("this test needs Prosody, which scripts/install-test-deps.sh installs: %v", err)
 	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {

@@ -14,11 +14,11 @@ import (
 	"parley/xmpp/stream"
 )
 
-// TestSlixmpp lets a real client log in. It is skipped where Debian's python3-slixmpp is not installed.
+// TestSlixmpp lets a real client log in. Debian's python3-slixmpp must be installed: see scripts/install-test-deps.sh.
 func TestSlixmpp(t *testing.T) {
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
-		t.Skip("python3-slixmpp is not installed")
+		t.Fatalf("this test needs python3-slixmpp, which scripts/install-test-deps.sh installs: %v", err)
 	}
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
