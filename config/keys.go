@@ -30,7 +30,7 @@ type Keys struct {
 	Matrix []byte
 	// Dialback is the secret from which dialback keys are derived.
 	//
-	// spec: XEP-0185 §3
+	// spec: XEP-0185 §2
 	Dialback []byte
 	// ScramSalt is the secret from which the salts that are shown for
 	// accounts that do not exist are derived, so that they look real.

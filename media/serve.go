@@ -12,7 +12,7 @@ import (
 
 // inlineTypes may be shown by a browser without leave to run anything.
 //
-// spec: MX 1.19 CS §10.9 (Serving inline content)
+// spec: MX 1.19 CS §10.9.3.1
 var inlineTypes = map[string]bool{
 	"text/css": true, "text/plain": true, "text/csv": true,
 	"application/json": true, "application/ld+json": true,

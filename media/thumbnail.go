@@ -42,7 +42,7 @@ type Thumb struct {
 // wish is rounded up to the next, so that few are kept. They contain the sizes
 // that a server should produce. A wish beyond the last gets the original.
 //
-// spec: MX 1.19 CS §10.9 (Thumbnails)
+// spec: MX 1.19 CS §10.9.2.1
 var rungs = []int{32, 96, 320, 640, 800, 1600}
 
 // maxThumbs is how many thumbnails of one file are kept; others are made anew.

@@ -26,7 +26,7 @@ func (r record) name() string { return r.service + "." + r.domain }
 // their server; servers look for ours and for its rooms.
 //
 // spec: RFC 6120 §3.2.1
-// spec: XEP-0368 §2.2
+// spec: XEP-0368 §3
 func records(cfg *config.Config) []record {
 	var out []record
 	add := func(l config.ListenAddr, service, domain string, standard int, what string) {

@@ -64,7 +64,7 @@ func (a *API) openid(r *Request) (any, error) {
 
 // openidUser says to another service whose OpenID token it has.
 //
-// spec: MX 1.19 SS §15
+// spec: MX 1.19 SS §21
 func (a *API) openidUser(r *Request) (any, error) {
 	var account string
 	err := a.hub.Read(r.Context(), func(v hub.View) error {

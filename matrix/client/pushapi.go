@@ -251,7 +251,7 @@ const maxPushers = 50
 // pusher is how an account's client asks to be woken. It is kept and listed;
 // this server does not call push gateways.
 //
-// spec: MX 1.19 CS §10.15
+// spec: MX 1.19 CS §10.15.5
 type pusher struct {
 	Key     string         `json:"pushkey"`
 	Kind    string         `json:"kind"`

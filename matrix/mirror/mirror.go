@@ -144,7 +144,7 @@ const aliasTxn = "txn"
 // it. path is the request's path without the transaction ID. The same ID with
 // another body is another event. Put it among the aliases of the draft.
 //
-// spec: MX 1.19 CS §1.3
+// spec: MX 1.19 CS §1.2
 func TxnAlias(user core.Address, device, path, txn string, body []byte) core.Alias {
 	sum := sha256.Sum256(body)
 	return core.Alias{

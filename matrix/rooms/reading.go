@@ -62,7 +62,7 @@ func (s *Rooms) receipt(r *client.Request) (any, error) {
 
 // readMarkers moves several markers at once.
 //
-// spec: MX 1.19 CS §10.7.1.3
+// spec: MX 1.19 CS §10.7.1.2
 func (s *Rooms) readMarkers(r *client.Request) (any, error) {
 	var body map[string]string
 	if err := r.JSON(&body); err != nil {

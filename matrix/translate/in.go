@@ -114,7 +114,7 @@ func (t *in) extension() (core.Content, error) {
 // member reads a membership. Who let a joiner in is for the server to say and
 // not for her, so join_authorised_via_users_server is not read.
 //
-// spec: MX 1.19 CS §8.4
+// spec: MX 1.19 CS §7.5
 func (t *in) member(key string) (core.Content, error) {
 	target, err := t.Address(key)
 	if err != nil {
@@ -167,7 +167,7 @@ func (t *in) reaction() (core.Content, error) {
 // redaction reads m.room.redaction. The event is where the room version has
 // it, or where the endpoint put it.
 //
-// spec: MX 1.19 CS §7.9
+// spec: MX 1.19 CS §7.9.1
 func (t *in) redaction() (core.Content, error) {
 	id := t.e.Redacts
 	if in := t.c.str("redacts"); id == "" {
@@ -185,7 +185,7 @@ func (t *in) redaction() (core.Content, error) {
 // create reads the content of a creation; who creates the room says its shape
 // besides.
 //
-// spec: MX 1.19 CS §8
+// spec: MX 1.19 CS §7.5
 func (t *in) create() (core.Content, error) {
 	version, err := wire.VersionOf(t.c.need("room_version"))
 	if err != nil {
@@ -218,7 +218,7 @@ func (t *in) name() (core.Content, error) {
 
 // topic reads the plain topic, or else that of the rich one.
 //
-// spec: MX 1.19 CS §10.2
+// spec: MX 1.19 CS §10.2.1
 func (t *in) topic() (core.Content, error) {
 	text := t.c.str("topic")
 	for _, rep := range t.c.quiet().obj("m.topic").list("m.text") {
@@ -249,7 +249,7 @@ func (t *in) avatar() (core.Content, error) {
 // levels reads permissions. Where a level is absent, the specification's
 // default stands for it.
 //
-// spec: MX 1.19 CS §8.3
+// spec: MX 1.19 CS §8.4
 func (t *in) levels() (core.Content, error) {
 	c := t.c
 	l := core.Levels{
@@ -282,7 +282,7 @@ func (t *in) levels() (core.Content, error) {
 
 // joinRules reads who may join.
 //
-// spec: MX 1.19 CS §8.4.1
+// spec: MX 1.19 CS §7.5
 func (t *in) joinRules() (core.Content, error) {
 	rule := core.JoinRule(t.c.need("join_rule"))
 	v := t.Version
@@ -314,7 +314,7 @@ func (t *in) joinRules() (core.Content, error) {
 
 // visibility reads who may read the history.
 //
-// spec: MX 1.19 CS §10.14
+// spec: MX 1.19 CS §10.14.1
 func (t *in) visibility() (core.Content, error) {
 	v := core.Visibility(t.c.need("history_visibility"))
 	switch v {
@@ -349,7 +349,7 @@ func (t *in) encryption() (core.Content, error) {
 
 // tombstone reads where a room went on.
 //
-// spec: MX 1.19 CS §10.34
+// spec: MX 1.19 CS §10.34.1
 func (t *in) tombstone() (core.Content, error) {
 	m := core.Move{Native: t.c.need("replacement_room"), Reason: t.c.str("body")}
 	if t.Conv != nil {

@@ -26,7 +26,7 @@ const (
 	// FileScheme is the scheme of [core.File.Key] for files of this network.
 	// Its payload is the EncryptedFile without its URL.
 	//
-	// spec: MX 1.19 CS §10.12
+	// spec: MX 1.19 CS §10.12.2.7.1
 	FileScheme = "m.encrypted_file.v2"
 )
 
@@ -114,6 +114,9 @@ func (t *in) body(c *content) (core.Body, error) {
 	return b, *c.err
 }
 
+// mentions reads whom a message names on purpose.
+//
+// spec: MX 1.19 CS §10.33
 func (t *in) mentions(b *core.Body, c *content) {
 	b.MentionsAll = c.bool("room")
 	ids := c.strs("user_ids")
@@ -224,7 +227,7 @@ func withBody(parts []core.Part, plain, formatted string) []core.Part {
 
 // file reads a file with its caption.
 //
-// spec: MX 1.19 CS §10.2.3
+// spec: MX 1.19 CS §10.2.2.7
 func (t *in) file(c *content, class string) core.Part {
 	f := t.reference(c)
 	f.Name = c.str("filename")
@@ -260,7 +263,7 @@ func (t *in) file(c *content, class string) core.Part {
 
 // reference reads url, or file where it is encrypted.
 //
-// spec: MX 1.19 CS §10.12
+// spec: MX 1.19 CS §10.12.2.7.1
 func (t *in) reference(c *content) core.File {
 	uri := c.str("url")
 	var key *core.Encrypted
@@ -304,7 +307,7 @@ func dimension(n int64) int { return int(min(max(n, 0), 1<<20)) }
 
 // sticker reads a sticker as an image in the text.
 //
-// spec: MX 1.19 CS §10.28
+// spec: MX 1.19 CS §10.28.1
 func (t *in) sticker() (core.Content, error) {
 	b := core.Body{Root: t.file(t.c, "image")}
 	t.relate(&b, t.c.obj("m.relates_to"))
@@ -314,7 +317,7 @@ func (t *in) sticker() (core.Content, error) {
 // encrypted reads what only other clients can read. What it relates to is in
 // the clear.
 //
-// spec: MX 1.19 CS §10.12
+// spec: MX 1.19 CS §10.12.7.1
 func (t *in) encrypted() (core.Content, error) {
 	b := core.Body{Encrypted: &core.Encrypted{
 		Scheme: t.c.need("algorithm"), Payload: t.c.o.Without("m.relates_to").JSON(),

@@ -204,7 +204,7 @@ func (t *out) avatar(w *writer, f *core.File) {
 
 // levels writes all levels, also those that are the specification's default.
 //
-// spec: MX 1.19 CS §8.3
+// spec: MX 1.19 CS §8.4
 func (t *out) levels(w *writer, l *core.Levels) {
 	if l == nil {
 		return

@@ -122,7 +122,7 @@ func firstWords(s string) string {
 
 // encrypted writes a body that Matrix clients encrypted for others.
 //
-// spec: MX 1.19 CS §10.12
+// spec: MX 1.19 CS §10.12.7.1
 func encrypted(b core.Body) (w writer, ok bool) {
 	if b.Encrypted == nil {
 		return w, false
@@ -211,6 +211,10 @@ func (t *out) bodyAt(b core.Body, reduce int) writer {
 	return w
 }
 
+// mentions writes whom a message names on purpose; without any it says so, so
+// that clients do not guess.
+//
+// spec: MX 1.19 CS §10.33
 func (t *out) mentions(w *writer, b core.Body) {
 	w.obj("m.mentions", func(w *writer) {
 		w.yes("room", b.MentionsAll)
@@ -274,7 +278,7 @@ func (t *out) links(plain string, files []core.File) string {
 // file writes the first file of a body and returns how many it wrote: none
 // where Matrix has no address for it.
 //
-// spec: MX 1.19 CS §10.2.3
+// spec: MX 1.19 CS §10.2.2.7
 func (t *out) file(w *writer, b core.Body, f core.File, caption string) int {
 	uri, ok := t.URI(f)
 	if !ok {

@@ -98,7 +98,7 @@ func FuzzCanonical(f *testing.F) {
 
 // vectorKey is the key of the specification's examples.
 //
-// spec: MX 1.19 AP §8.1
+// spec: MX 1.19 AP §10.1
 func vectorKey(t testing.TB) Signer {
 	t.Helper()
 	// The last letter stands for four bits of which two are no part of the seed.
@@ -109,7 +109,7 @@ func vectorKey(t testing.TB) Signer {
 	return Signer{"domain", key}
 }
 
-// spec: MX 1.19 AP §8.2
+// spec: MX 1.19 AP §10.2
 func TestSigningVectors(t *testing.T) {
 	s := vectorKey(t)
 	for in, want := range map[string]string{
@@ -133,7 +133,7 @@ func TestSigningVectors(t *testing.T) {
 // The specification's signed events, which are of room version 1; in what they
 // have, version 6 redacts in the same way.
 //
-// spec: MX 1.19 AP §8.3
+// spec: MX 1.19 AP §10.3
 func TestEventSigningVectors(t *testing.T) {
 	v, err := VersionOf("6")
 	if err != nil {

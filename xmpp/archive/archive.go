@@ -225,7 +225,7 @@ func (s Source) page(v hub.View, r Request) ([]core.Event, bool, error) {
 
 // bound finds where an id stands in the archive's order.
 //
-// spec: XEP-0313 §4.3.3
+// spec: XEP-0313 §4.3.2
 func (s Source) bound(v hub.View, id string, byFeed bool, pos *core.Position, feed *core.Feed) error {
 	if id == "" {
 		return nil
@@ -247,7 +247,7 @@ func (s Source) bound(v hub.View, id string, byFeed bool, pos *core.Position, fe
 
 // byIDs reads single messages; one that is not there fails the query.
 //
-// spec: XEP-0313 §4.1.5
+// spec: XEP-0313 §4.1.3
 func (s Source) byIDs(v hub.View, r Request) ([]core.Event, error) {
 	var events []core.Event
 	for _, id := range r.IDs {
@@ -286,7 +286,7 @@ func fin(events []core.Event, complete bool) *element.Element {
 
 // Ends names the first and the last message of the archive.
 //
-// spec: XEP-0313 §4.4
+// spec: XEP-0313 §5
 func (s Source) Ends(ctx context.Context) (*element.Element, error) {
 	out := element.New(translate.NSMAM, "metadata")
 	err := s.Hub.Read(ctx, func(v hub.View) error {

@@ -19,7 +19,7 @@ func (q *question) archiveOf() archive.Source {
 
 // archiveForm says by what the archive can be asked.
 //
-// spec: XEP-0313 §4.1.4
+// spec: XEP-0313 §4.1.5
 func (q *question) archiveForm() (answer, error) { return archive.Form(), nil }
 
 // archive returns a page of the account's archive.
@@ -50,7 +50,7 @@ func (q *question) archive() (answer, error) {
 
 // archiveEnds says between which messages the archive reaches.
 //
-// spec: XEP-0313 §5.1
+// spec: XEP-0313 §5
 func (q *question) archiveEnds() (answer, error) { return q.archiveOf().Ends(q.ctx) }
 
 // talks knows with whom the account talks where, for one answer.

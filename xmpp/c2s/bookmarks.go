@@ -82,7 +82,7 @@ const nsStorage = "storage:bookmarks"
 // oldBookmarks writes the bookmarks as older clients read them.
 //
 // spec: XEP-0048 §2
-// spec: XEP-0402 §4
+// spec: XEP-0402 §5.3
 func (q *question) oldBookmarks() (*element.Element, error) {
 	var items []pepItem
 	err := q.srv.Hub.Read(q.ctx, func(v hub.View) (err error) {

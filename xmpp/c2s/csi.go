@@ -10,7 +10,7 @@ const maxHeld = 200
 
 // clientState takes what the client says about whether somebody looks at it.
 //
-// spec: XEP-0352 §3
+// spec: XEP-0352 §4.2
 func (s *Session) clientState(el *element.Element) bool {
 	if el.Name.Space != nsCSI {
 		return false

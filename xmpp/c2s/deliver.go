@@ -132,7 +132,7 @@ func (srv *Server) compose(v hub.View, account, peer core.Address, e *core.Event
 // receivedMessage shows the client a message to the account: as it is if it is for this client, else as a carbon copy.
 //
 // spec: RFC 6121 §8.5.2
-// spec: XEP-0280 §5
+// spec: XEP-0280 §7
 func (s *Session) receivedMessage(m *element.Element, e *core.Event) {
 	addressed := nativeTo(e)
 	if addressed != "" && addressed != s.jid.Resource {

@@ -117,14 +117,14 @@ func (q *question) mayBeSeen() (bool, error) {
 	return q.srv.sees(q.ctx, q.account, q.who)
 }
 
-// spec: XEP-0092 §3
+// spec: XEP-0092 §2
 func (q *question) version() (answer, error) {
 	v := element.New(nsVersion, "query")
 	v.Append(element.NewText(nsVersion, "name", "Parley"), element.NewText(nsVersion, "version", q.srv.Version))
 	return v, nil
 }
 
-// spec: XEP-0202 §3
+// spec: XEP-0202 §2
 func (q *question) time() (answer, error) {
 	t := element.New(nsTime, "time")
 	t.Append(element.NewText(nsTime, "tzo", "Z"), element.NewText(nsTime, "utc", time.Now().UTC().Format("2006-01-02T15:04:05Z")))

@@ -161,7 +161,7 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 	for _, d := range again {
 		s.write(d.el)
 	}
-	s.inactive = false // spec: XEP-0352 §5
+	s.inactive = false // spec: XEP-0352 §5.2
 	s.release()
 	return true
 }

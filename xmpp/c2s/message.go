@@ -112,7 +112,7 @@ func (s *Session) copySent(m *element.Element) {
 
 // carbon wraps a message as one that another client of the account has sent or received.
 //
-// spec: XEP-0280 §6
+// spec: XEP-0280 §7
 func (s *Session) carbon(kind string, m *element.Element) *element.Element {
 	c := element.New(translate.NSClient, "message").SetAttr("from", s.jid.Bare().String()).SetAttr("to", s.jid.String())
 	if t := m.Attr("type"); t != "" {

@@ -33,7 +33,7 @@ func (srv *Server) nodeItems(ctx context.Context, v hub.View, account core.Addre
 
 // nickItems is the one item of the node with the name.
 //
-// spec: XEP-0172 §4.1
+// spec: XEP-0172 §4.3
 func nickItems(v hub.View, account core.Address) ([]pepItem, error) {
 	p, err := v.Profile(account)
 	if err != nil || p.Name == "" {

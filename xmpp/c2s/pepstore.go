@@ -42,7 +42,7 @@ type nodeConfig struct {
 
 // defaultConfig is that of a new node.
 //
-// spec: XEP-0163 §3
+// spec: XEP-0163 §5
 func defaultConfig(node string) nodeConfig {
 	c := nodeConfig{Access: accessPresence, MaxItems: 1, SendLast: "on_sub_and_presence"}
 	if node == nsBookmarks {

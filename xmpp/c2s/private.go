@@ -39,7 +39,7 @@ func (q *question) putDatum(typ string, el *element.Element) error {
 
 // private returns what a client keeps here.
 //
-// spec: XEP-0049 §3
+// spec: XEP-0049 §2.2
 func (q *question) private() (answer, error) {
 	asked := q.payload.First()
 	if asked == nil || len(q.payload.Elements()) != 1 || asked.Name.Space == nsPrivate {

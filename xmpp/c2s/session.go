@@ -48,7 +48,7 @@ type Session struct {
 	versions bool // roster pushes have a version
 	presence *element.Element
 	directed map[translate.JID]bool
-	inactive bool // spec: XEP-0352 §3
+	inactive bool // spec: XEP-0352 §4.2
 	held     []*element.Element
 	notify   map[string]bool       // PEP nodes of which the client wants to hear
 	lastSent map[core.Address]bool // whose last items were sent

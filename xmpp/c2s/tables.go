@@ -246,7 +246,7 @@ func (q *question) ask(table map[what]handler) (*element.Element, error) {
 
 // visible refuses what is asked of an account by one whom it blocks. That there is no such account looks alike.
 //
-// spec: XEP-0191 §3.7
+// spec: XEP-0191 §3.3
 func (q *question) visible() error {
 	if _, err := q.srv.Hub.Account(q.ctx, q.account); err != nil {
 		return errNobody

@@ -42,7 +42,7 @@ func (q *question) uploadInfo() (answer, error) {
 
 // slot gives a client leave to upload one file.
 //
-// spec: XEP-0363 §5
+// spec: XEP-0363 §4
 func (q *question) slot() (answer, error) {
 	if q.s == nil || q.srv.Files == nil {
 		return nil, translate.Fail(translate.NotAllowed, "only accounts of this server upload files")
@@ -114,7 +114,7 @@ var errWrongSize = errors.New("not as long as announced")
 //
 // spec: XEP-0363 §7
 func (srv *Server) Upload(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Access-Control-Allow-Origin", "*") // spec: XEP-0363 §11
+	w.Header().Set("Access-Control-Allow-Origin", "*") // spec: XEP-0363 §8
 	w.Header().Set("Access-Control-Allow-Methods", "PUT, OPTIONS")
 	w.Header().Set("Access-Control-Allow-Headers", "Content-Type")
 	if r.Method == http.MethodOptions {

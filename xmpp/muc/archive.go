@@ -33,7 +33,7 @@ func (s *Service) source(q *question) archive.Source {
 
 // archive answers a query of the room's archive.
 //
-// spec: XEP-0313 §6.2
+// spec: XEP-0313 §6.1.2
 func (s *Service) archive(ctx context.Context, q *question) (*element.Element, error) {
 	r, err := archive.Parse(q.body)
 	if err != nil {

@@ -249,7 +249,7 @@ func (s *Service) roomItems(_ context.Context, q *question) (*element.Element, e
 
 // moderate retracts what another said.
 //
-// spec: XEP-0425 §4
+// spec: XEP-0425 §3.1
 func (s *Service) moderate(ctx context.Context, q *question) (*element.Element, error) {
 	id := q.body.Attr("id")
 	if id == "" || q.body.Child(translate.NSRetract, "retract") == nil {

@@ -128,7 +128,7 @@ func (c *Carrier) Serve(ctx context.Context, ln net.Listener) error {
 
 // ServeTLS accepts streams within TLS.
 //
-// spec: XEP-0368 §2
+// spec: XEP-0368 §3
 func (c *Carrier) ServeTLS(ctx context.Context, ln net.Listener) error {
 	return c.cfg.Federation.ServeTLS(ctx, ln)
 }

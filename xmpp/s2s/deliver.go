@@ -138,7 +138,7 @@ func (c *Carrier) notices(ctx context.Context, n hub.ContactNotice) ([]*element.
 
 // receipt tells the author of a message how far it has come, if her client asked.
 //
-// spec: XEP-0184 §5.3
+// spec: XEP-0184 §7
 // spec: XEP-0333 §4.1
 func (c *Carrier) receipt(p *hub.Delivery, to core.Address) []*element.Element {
 	n := p.Content.Native
@@ -164,7 +164,7 @@ func (c *Carrier) receipt(p *hub.Delivery, to core.Address) []*element.Element {
 // that is one of XMPP. The stanza-id is of the sender's archive here: it makes a message that comes twice recognisable even where the
 // client gave it no id that is unique.
 //
-// spec: XEP-0359 §3.1
+// spec: XEP-0359 §2.2
 func (c *Carrier) private(ctx context.Context, p *hub.Delivery, to core.Address) (out []*element.Element, losses []core.Loss, err error) {
 	e := &p.Content
 	if e.Retracted != "" {

@@ -139,7 +139,7 @@ func (c *Carrier) room(ctx context.Context, v visit) error {
 // account returns the local account that a stanza is for, if it is one that the sender may reach. That there is none, that it is
 // disabled and that it blocks the sender all look alike.
 //
-// spec: XEP-0191 §3.7
+// spec: XEP-0191 §3.3
 // spec: RFC 6121 §8.5.1
 func (c *Carrier) account(ctx context.Context, v visit) (core.Address, error) {
 	a, err := c.names.Address(v.to.Bare())
@@ -181,7 +181,7 @@ func (c *Carrier) iq(ctx context.Context, v visit) error {
 // pass brings a stanza to the clients of an account as it is, but for what only we may say.
 //
 // spec: XEP-0280 §11
-// spec: XEP-0359 §5
+// spec: XEP-0359 §3
 func (c *Carrier) pass(ctx context.Context, st *element.Element) {
 	c.sessions.Deliver(ctx, st.Copy().RemoveChildren(func(e *element.Element) bool {
 		switch e.Name.Space {

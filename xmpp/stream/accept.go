@@ -132,7 +132,7 @@ func (c *Conn) serverTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error
 
 // directTLS begins TLS before the stream.
 //
-// spec: XEP-0368 §2
+// spec: XEP-0368 §3
 func (c *Conn) directTLS(ctx context.Context, cfg *tls.Config, protocol string) error {
 	cfg.NextProtos = []string{protocol}
 	return c.startTLS(ctx, func() *tls.Conn { return tls.Server(c.wire, cfg) })

@@ -44,7 +44,7 @@ func (s *Clients) Serve(ctx context.Context, ln net.Listener) error { return s.r
 
 // ServeTLS accepts streams within TLS.
 //
-// spec: XEP-0368 §2
+// spec: XEP-0368 §3
 func (s *Clients) ServeTLS(ctx context.Context, ln net.Listener) error { return s.run(ctx, ln, true) }
 
 func (s *Clients) run(ctx context.Context, ln net.Listener, direct bool) error {

@@ -61,7 +61,7 @@ func (c *Conn) authorize(pair Pair) {
 // dialbackKey proves, to who asks the authoritative server of the originating domain, that a stream is from that domain. It is
 // bound to both domains and to the stream, so it is of no use elsewhere.
 //
-// spec: XEP-0185 §3
+// spec: XEP-0185 §2
 func dialbackKey(secret []byte, receiving, originating, streamID string) string {
 	hashed := sha256.Sum256(secret)
 	mac := hmac.New(sha256.New, []byte(hex.EncodeToString(hashed[:])))

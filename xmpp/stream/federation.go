@@ -53,7 +53,7 @@ func (f *Federation) Serve(ctx context.Context, ln net.Listener) error { return 
 
 // ServeTLS accepts streams within TLS.
 //
-// spec: XEP-0368 §2
+// spec: XEP-0368 §3
 func (f *Federation) ServeTLS(ctx context.Context, ln net.Listener) error {
 	return f.run(ctx, ln, true)
 }

@@ -32,7 +32,7 @@ type target struct {
 // resolve finds where the server of a domain listens, in the order in which to try.
 //
 // spec: RFC 6120 §3.2
-// spec: XEP-0368 §2
+// spec: XEP-0368 §3
 func resolve(ctx context.Context, r Resolver, domain string) ([]target, error) {
 	ascii, err := toASCII(domain)
 	if err != nil {

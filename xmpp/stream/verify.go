@@ -24,7 +24,7 @@ var (
 // XMPP domain. Certificates for either use of TLS will do, because most authorities issue none for clients any more.
 //
 // spec: RFC 6120 §13.7.2
-// spec: XEP-0178 §2
+// spec: XEP-0178 §3
 func verifyCertificate(chain []*x509.Certificate, domain string, roots *x509.CertPool) error {
 	if len(chain) == 0 {
 		return errors.New("no certificate was presented")

@@ -49,7 +49,7 @@ var conditions = map[hub.Code]Condition{
 	hub.NotMember:   NotAcceptable, // spec: XEP-0045 §7.4
 	hub.MembersOnly: RegistrationRequired,
 	hub.Outcast:     ForbiddenError,
-	hub.Blocked:     ServiceUnavailable, // as if nobody were there; spec: XEP-0191 §3.7
+	hub.Blocked:     ServiceUnavailable, // as if nobody were there; spec: XEP-0191 §3.3
 	hub.Conflict:    ConflictError,
 	hub.Bad:         BadRequest,
 	hub.TooLarge:    PolicyViolation,

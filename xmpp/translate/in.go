@@ -211,7 +211,7 @@ func (s *Said) readOpaque(m *element.Element) {
 
 // retracted returns the ID that a retraction names.
 //
-// spec: XEP-0424 §3.1
+// spec: XEP-0424 §3
 func retracted(m *element.Element) (id, reason string) {
 	if el := m.Child(NSRetract, "retract"); el != nil {
 		return el.Attr("id"), clip(el.ChildText("", "reason"), 1000)
@@ -224,7 +224,7 @@ func retracted(m *element.Element) (id, reason string) {
 
 // receipts reads delivery receipts and chat markers.
 //
-// spec: XEP-0184 §5
+// spec: XEP-0184 §7
 // spec: XEP-0333 §4
 func receipts(m *element.Element) []Receipt {
 	var out []Receipt
@@ -312,7 +312,7 @@ func readInvitation(m *element.Element) *Invitation {
 // strip copies the message without what only a server may say. Its addresses stay, because they tell the clients between which it
 // went; Out writes those that others are to see.
 //
-// spec: XEP-0359 §3.1
+// spec: XEP-0359 §3
 func strip(m *element.Element, r Reading) *element.Element {
 	return m.Copy().RemoveChildren(func(e *element.Element) bool {
 		switch e.Name.Space {

@@ -11,7 +11,7 @@ import (
 
 // StanzaID is the name that an archive gives a message.
 //
-// spec: XEP-0359 §3.1
+// spec: XEP-0359 §2.1
 type StanzaID struct{ By, ID string }
 
 // Writing is what Out knows beside the event.
@@ -156,9 +156,9 @@ func MessageID(e *core.Event) string {
 
 // ReferenceID is how others refer to an event: by the stanza-id of the room, or between two people by the sender's own.
 //
-// spec: XEP-0461 §3.1
-// spec: XEP-0444 §3.2
-// spec: XEP-0424 §3.1
+// spec: XEP-0461 §4.1
+// spec: XEP-0444 §4.2
+// spec: XEP-0424 §5.1
 func ReferenceID(e *core.Event, group bool) string {
 	if group {
 		return string(e.ID)
@@ -228,8 +228,8 @@ func (w Writing) writeReactions(m *element.Element) {
 // retractedText is what clients without retraction show.
 const retractedText = "/me retracted a previous message, but it is unsupported by your client."
 
-// spec: XEP-0424 §3.1
-// spec: XEP-0425 §4.1
+// spec: XEP-0424 §3
+// spec: XEP-0425 §3.1
 func (w Writing) writeRetraction(m *element.Element, e *core.Event, c core.Retract) {
 	r := element.New(NSRetract, "retract").SetAttr("id", w.refer(c.Target))
 	if target, known := w.Messages[c.Target]; known && target.Sender != e.Sender && w.group() {
@@ -289,7 +289,7 @@ func ReactionsOf(who core.Address, related []core.Event) []string {
 
 // ChatState makes the message that says whether somebody is writing.
 //
-// spec: XEP-0085 §5.2
+// spec: XEP-0085 §5.6
 func ChatState(composing bool, from, to, typ string) *element.Element {
 	state := "paused"
 	if composing {
@@ -301,7 +301,7 @@ func ChatState(composing bool, from, to, typ string) *element.Element {
 
 // ReceiptFor makes the message that says how far e has come. Displayed says so also by what older clients know.
 //
-// spec: XEP-0184 §5.2
+// spec: XEP-0184 §7
 // spec: XEP-0333 §4.2
 func ReceiptFor(e *core.Event, stage core.Stage, group bool, from, to string) *element.Element {
 	m := element.New(NSClient, "message").SetAttr("from", from).SetAttr("to", to).SetAttr("id", string(core.NewEventID()))

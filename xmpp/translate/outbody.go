@@ -202,7 +202,7 @@ func (w Writing) attach(m *element.Element, texts []text, files []core.File, off
 // writeFile describes one file in the three forms that clients read.
 //
 // spec: XEP-0447 §3
-// spec: XEP-0385 §3
+// spec: XEP-0385 §4.1
 // spec: XEP-0066 §3
 func writeFile(m *element.Element, f core.File, link string) {
 	disposition := "attachment"
@@ -221,7 +221,7 @@ func writeFile(m *element.Element, f core.File, link string) {
 	m.Add(NSOOB, "x").Append(element.NewText(NSOOB, "url", link))
 }
 
-// spec: XEP-0446 §3
+// spec: XEP-0446 §2
 func writeMeta(el *element.Element, f core.File, dimensions bool) {
 	put := func(name, value string) {
 		if value != "" && value != "0" {

@@ -16,7 +16,7 @@ const (
 // Styled turns the formatted text of other networks into plain text with message styling, which many clients show as formatted and
 // all can read.
 //
-// spec: XEP-0393 §4
+// spec: XEP-0393 §6.2
 func Styled(markup string) string {
 	s := &styler{z: html.NewTokenizer(strings.NewReader(markup))}
 	for s.out.Len() < maxStyled {
