@@ -28,10 +28,6 @@ var counters = []struct {
 	{"s2s_unconfirmed", "Deliveries taken for accepted without the other XMPP server's word.", nil},
 	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},
 	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
-	{"s2s_refused", "Messages and requests of XMPP servers that sent too many.", []string{"why"}},
-	{"s2s_throttled", "Stanzas of XMPP servers that were read late because too many came.", nil},
-	{"s2s_unconfirmed", "Deliveries to XMPP servers that confirm nothing.", nil},
-	{"s2s_dropped", "Stanzas between XMPP servers that were dropped.", []string{"what"}},
 }
 
 // metrics is what Prometheus reads. It implements hub.Counter.
