@@ -59,7 +59,9 @@ func httpService(name string, srv *http.Server, conf *tls.Config) service {
 func steadyBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &steadyReader{ReadCloser: r.Body, deadline: time.Now().Add(bodyGrace), ctl: http.NewResponseController(w)}
+			b := &steadyReader{ReadCloser: r.Body, deadline: time.Now().Add(bodyGrace), ctl: http.NewResponseController(w)}
+			r.Body = b
+			defer b.rest()
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -68,6 +70,7 @@ func steadyBody(next http.Handler) http.Handler {
 type steadyReader struct {
 	io.ReadCloser
 	deadline time.Time
+	ended    bool
 	ctl      *http.ResponseController
 }
 
@@ -77,9 +80,18 @@ func (b *steadyReader) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.deadline = b.deadline.Add(time.Duration(n) * bodyPerByte)
-	if err != nil {
+	if errors.Is(err, io.EOF) {
 		// What the server does next with the connection has no deadline.
+		b.ended = true
 		_ = b.ctl.SetReadDeadline(time.Time{})
 	}
 	return n, err
+}
+
+// rest holds to the deadline what the handler left unread, which the server
+// reads and discards so that it can keep the connection.
+func (b *steadyReader) rest() {
+	if !b.ended {
+		_ = b.ctl.SetReadDeadline(b.deadline)
+	}
 }
