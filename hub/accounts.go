@@ -134,8 +134,12 @@ func (h *Hub) CheckPassword(ctx context.Context, a core.Address, password string
 	return nil
 }
 
-// Account returns an account, [ErrNone] if there is none.
+// Account returns an account, [ErrNone] if there is none. What cannot be a
+// name, and what no database takes as text, is nobody's.
 func (h *Hub) Account(ctx context.Context, a core.Address) (acc Account, err error) {
+	if core.CheckName(a.Name) != nil {
+		return acc, ErrNone
+	}
 	err = h.Read(ctx, func(v View) error {
 		acc, err = v.Account(a)
 		return err
