@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"parley/core"
 	"parley/hub"
@@ -47,6 +48,9 @@ func (v *view) Event(id core.EventID) (core.Event, error) {
 }
 
 func (v *view) EventBy(a core.Alias) (core.EventID, string, error) {
+	if strings.IndexByte(a.Key, 0) >= 0 || !utf8.ValidString(a.Key) {
+		return "", "", hub.ErrNone // what cannot be stored was never given a name
+	}
 	var id, digest string
 	err := v.q.QueryRow(`SELECT event, digest FROM event_aliases
 		WHERE network = $1 AND kind = $2 AND scope = $3 AND key = $4 AND (digest = $5 OR $5 = '')`,
