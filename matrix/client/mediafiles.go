@@ -317,6 +317,8 @@ func (a *API) thumbnail(r *Request) (any, error) {
 	switch {
 	case errors.Is(err, media.ErrNoThumbnail):
 		return nil, Errorf(http.StatusBadRequest, Unknown, "This file has no thumbnail.")
+	case errors.Is(err, media.ErrTooLarge):
+		return nil, Errorf(http.StatusRequestEntityTooLarge, TooLarge, "This image has too many pixels to make a thumbnail of.")
 	case errors.Is(err, media.ErrNotFound):
 		return nil, errNoMedia()
 	case err != nil:
