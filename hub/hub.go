@@ -212,11 +212,15 @@ func none[T any](v T, err error) (T, bool, error) {
 type blockCache struct {
 	mu sync.Mutex
 	m  map[core.Address]map[core.Address]bool
+	// drops counts them, so that a list which was read before one is not kept
+	// after it.
+	drops int
 }
 
 func (c *blockCache) drop(account core.Address) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drops++
 	delete(c.m, account)
 }
 
@@ -224,6 +228,7 @@ func (c *blockCache) drop(account core.Address) {
 func (c *blockCache) has(v View, account, a core.Address) (bool, error) {
 	c.mu.Lock()
 	set, ok := c.m[account]
+	drops := c.drops
 	c.mu.Unlock()
 	if !ok {
 		list, err := v.Blocks(account)
@@ -238,7 +243,9 @@ func (c *blockCache) has(v View, account, a core.Address) (bool, error) {
 		if c.m == nil {
 			c.m = map[core.Address]map[core.Address]bool{}
 		}
-		c.m[account] = set
+		if c.drops == drops {
+			c.m[account] = set
+		}
 		c.mu.Unlock()
 	}
 	return set[a] || set[a.Server()], nil

@@ -58,6 +58,19 @@ func (o *outbox) stop() {
 	o.wg.Wait()
 }
 
+// during runs f, which stop waits for; not after stop.
+func (o *outbox) during(f func()) {
+	o.mu.Lock()
+	if o.ctx == nil {
+		o.mu.Unlock()
+		return
+	}
+	o.wg.Add(1)
+	o.mu.Unlock()
+	defer o.wg.Done()
+	f()
+}
+
 // wake makes a worker look, and makes the worker first if there is none.
 func (o *outbox) wake(d Destination, now bool) {
 	o.mu.Lock()
@@ -150,14 +163,53 @@ func (o *outbox) deliver(ctx context.Context, d Destination) (time.Duration, err
 		if err != nil || len(batch) == 0 {
 			return 0, err
 		}
-		work, cancel := context.WithTimeout(ctx, deliverTimeout)
-		results := o.h.carriers[d.Network].Deliver(work, d.Dest, batch)
-		cancel()
-		wait, err := o.settle(ctx, batch, results)
+		wait, err := o.settle(ctx, batch, o.hand(ctx, d, batch))
 		if err != nil || wait > 0 {
 			return wait, err
 		}
 	}
+}
+
+// hand gives a batch to the carrier, as far as the network can carry it at all;
+// what it cannot has its result without the carrier.
+func (o *outbox) hand(ctx context.Context, d Destination, batch []Delivery) []Result {
+	carrier := o.h.carriers[d.Network]
+	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	defer cancel()
+	var out []Result
+	for len(out) < len(batch) {
+		if !batch[len(out)].carry(carrier) {
+			out = append(out, Result{Outcome: Accepted, Losses: batch[len(out)].losses})
+			continue
+		}
+		n := 1
+		rest := batch[len(out):]
+		for n < len(rest) && rest[n].carry(carrier) {
+			n++
+		}
+		results := carrier.Deliver(ctx, d.Dest, rest[:n])
+		for i := range results[:min(n, len(results))] {
+			results[i].Losses = append(rest[i].losses, results[i].Losses...)
+			out = append(out, results[i])
+		}
+		if len(results) < n {
+			return out
+		}
+	}
+	return out
+}
+
+// carry reduces what is to be delivered to what its addressees' network can
+// show. It is false where nothing is left.
+func (d *Delivery) carry(c Carrier) bool {
+	if d.Event == "" || d.Receipt != nil || d.losses != nil {
+		return d.Event == "" || d.Content.Content != nil
+	}
+	content, losses := core.Carry(d.Content.Content, d.Target, c.Capabilities(d.To[0]))
+	if d.Content.Content = content; len(losses) > 0 {
+		d.losses, d.Content.Native = losses, nil // the native form is what cannot be carried
+	}
+	return content != nil
 }
 
 // load reads the first parcels with what it takes to write them.

@@ -44,6 +44,8 @@ type Delivery struct {
 	Links   []Link      // of its files
 	// Reacted is the sender's whole set of reactions on the target.
 	Reacted []string
+	// losses are what [core.Carry] took away before the carrier saw it.
+	losses []core.Loss
 }
 
 // Outcome is what became of a parcel.
@@ -71,6 +73,9 @@ type Whisper struct {
 	Conv      core.ConvID // empty for what is between two people
 	Presence  *core.Presence
 	Typing    *core.Typing
+	// Displayed says that From has read up to an event, in a room: between two
+	// people that is owed, and no whisper.
+	Displayed core.EventID
 	// Probe asks for presence.
 	Probe bool
 }

@@ -277,7 +277,7 @@ func (h *Hub) Typing(ctx context.Context, conv core.ConvID, who core.Address, un
 		return nil
 	}
 	if !until.IsZero() {
-		time.AfterFunc(time.Until(until)+time.Second, func() { h.typingOver(conv, who) })
+		time.AfterFunc(time.Until(until)+time.Second, func() { h.outbox.during(func() { h.typingOver(conv, who) }) })
 	}
 	news := TypingNews{conv, who, until, from}
 	for _, m := range s.Members {
@@ -311,7 +311,7 @@ func (h *Hub) typingOver(conv core.ConvID, who core.Address) {
 		return
 	}
 	if left := time.Until(until); left > 0 {
-		time.AfterFunc(left+time.Second, func() { h.typingOver(conv, who) })
+		time.AfterFunc(left+time.Second, func() { h.outbox.during(func() { h.typingOver(conv, who) }) })
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -90,8 +90,12 @@ func (t *turn) tellReading(p place, r Reading, e *core.Event, from string) error
 			t.tell(ReadingNews{r, false, from}, m.Address)
 		}
 	}
+	if p.c.Shape != core.Direct {
+		t.whisperReading(p, r)
+		return nil
+	}
 	author := e.Sender
-	if author.IsLocal() || author == r.Who || p.c.Shape != core.Direct || t.h.carriers[author.Network] == nil {
+	if author.IsLocal() || author == r.Who || t.h.carriers[author.Network] == nil {
 		return nil
 	}
 	blocked, err := t.h.blocks.has(t.tx, r.Who, author)
@@ -102,6 +106,23 @@ func (t *turn) tellReading(p place, r Reading, e *core.Event, from string) error
 		Network: author.Network, Dest: author.Domain, To: []core.Address{author}, From: r.Who, Conv: r.Conv, Event: e.ID,
 		Receipt: &core.Receipt{Target: e.ID, Stage: r.Stage, Thread: r.Thread},
 	})
+}
+
+// whisperReading tells the members of a room who live elsewhere what has been
+// displayed, as far as anybody is there to hear of it.
+func (t *turn) whisperReading(p place, r Reading) {
+	if r.Stage != core.StageDisplayed {
+		return
+	}
+	for _, m := range p.s.Members {
+		c := t.h.carriers[m.Address.Network]
+		if m.Standing != core.Joined || m.Address == r.Who || c == nil {
+			continue
+		}
+		t.after = append(t.after, func() {
+			c.Whisper(Whisper{From: r.Who, To: m.Address, Conv: r.Conv, Displayed: r.Event})
+		})
+	}
 }
 
 // Report records what became of a message for one addressee and tells the

@@ -29,6 +29,9 @@ type accounts interface {
 	// SetPassword replaces the password; who is logged in stays so.
 	SetPassword(ctx context.Context, address, password string) error
 	SetDisabled(ctx context.Context, address string, disabled bool) error
+	// SetStrangers says what is done with first messages of people whom the
+	// account does not know: deliver, hold or refuse.
+	SetStrangers(ctx context.Context, address, policy string) error
 	Delete(ctx context.Context, address string) error
 }
 
@@ -40,12 +43,13 @@ type accountInfo struct {
 }
 
 type accountCmd struct {
-	Add     accountAddCmd     `cmd:"" help:"Make an account."`
-	List    accountListCmd    `cmd:"" help:"List the accounts."`
-	Passwd  accountPasswdCmd  `cmd:"" help:"Set an account's password."`
-	Disable accountDisableCmd `cmd:"" help:"Disable an account: nobody can log in to it, its data stay."`
-	Enable  accountEnableCmd  `cmd:"" help:"Enable a disabled account."`
-	Delete  accountDeleteCmd  `cmd:"" help:"Delete an account and its data for good."`
+	Add       accountAddCmd       `cmd:"" help:"Make an account."`
+	List      accountListCmd      `cmd:"" help:"List the accounts."`
+	Passwd    accountPasswdCmd    `cmd:"" help:"Set an account's password."`
+	Disable   accountDisableCmd   `cmd:"" help:"Disable an account: nobody can log in to it, its data stay."`
+	Enable    accountEnableCmd    `cmd:"" help:"Enable a disabled account."`
+	Strangers accountStrangersCmd `cmd:"" help:"Say what is done with first messages of people whom the account does not know."`
+	Delete    accountDeleteCmd    `cmd:"" help:"Delete an account and its data for good."`
 }
 
 // withAccounts gives f the running server's accounts, or opens the database if
@@ -240,6 +244,15 @@ type accountEnableCmd struct {
 
 func (c *accountEnableCmd) Run(a *app) error {
 	return a.withAccounts(func(acc accounts) error { return acc.SetDisabled(a.ctx, c.Address, false) })
+}
+
+type accountStrangersCmd struct {
+	Address string `arg:"" help:"The account's address."`
+	Policy  string `arg:"" enum:"deliver,hold,refuse" help:"deliver: as anybody's; hold: as a request, until it is answered; refuse."`
+}
+
+func (c *accountStrangersCmd) Run(a *app) error {
+	return a.withAccounts(func(acc accounts) error { return acc.SetStrangers(a.ctx, c.Address, c.Policy) })
 }
 
 type accountDeleteCmd struct {

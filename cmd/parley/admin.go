@@ -33,6 +33,7 @@ type adminRequest struct {
 	Address  string `json:"address,omitempty"`
 	Password string `json:"password,omitempty"`
 	Disabled bool   `json:"disabled,omitempty"`
+	Policy   string `json:"policy,omitempty"`
 }
 
 // adminError is the body of every answer but the good ones.
@@ -80,6 +81,9 @@ func adminHandler(acc accounts, status serverStatus) http.Handler {
 	})
 	handle("PUT /accounts/{address}/disabled", func(ctx context.Context, address string, r adminRequest) (any, error) {
 		return none{}, acc.SetDisabled(ctx, address, r.Disabled)
+	})
+	handle("PUT /accounts/{address}/strangers", func(ctx context.Context, address string, r adminRequest) (any, error) {
+		return none{}, acc.SetStrangers(ctx, address, r.Policy)
 	})
 	handle("DELETE /accounts/{address}", func(ctx context.Context, address string, _ adminRequest) (any, error) {
 		return none{}, acc.Delete(ctx, address)
@@ -203,6 +207,10 @@ func (c *adminClient) List(ctx context.Context) (list []accountInfo, err error) 
 
 func (c *adminClient) SetPassword(ctx context.Context, address, password string) error {
 	return c.do(ctx, http.MethodPut, accountPath(address)+"/password", &adminRequest{Password: password}, nil)
+}
+
+func (c *adminClient) SetStrangers(ctx context.Context, address, policy string) error {
+	return c.do(ctx, http.MethodPut, accountPath(address)+"/strangers", &adminRequest{Policy: policy}, nil)
 }
 
 func (c *adminClient) SetDisabled(ctx context.Context, address string, disabled bool) error {

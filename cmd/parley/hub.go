@@ -63,6 +63,10 @@ func (h hubAccounts) SetDisabled(ctx context.Context, address string, disabled b
 	return h.with(address, func(a core.Address) error { return h.hub.Disable(ctx, a, disabled) })
 }
 
+func (h hubAccounts) SetStrangers(ctx context.Context, address, policy string) error {
+	return h.with(address, func(a core.Address) error { return h.hub.SetStrangers(ctx, a, core.Strangers(policy)) })
+}
+
 func (h hubAccounts) Delete(ctx context.Context, address string) error {
 	return h.with(address, func(a core.Address) error { return h.hub.DeleteAccount(ctx, a) })
 }

@@ -21,15 +21,16 @@ type postman struct {
 	outcome hub.Outcome
 	got     []string
 	losses  []core.Loss
+	caps    core.Capabilities
 	tried   chan struct{}
 }
 
 func newPostman(o hub.Outcome) *postman { return &postman{outcome: o, tried: make(chan struct{}, 100)} }
 
-func (*postman) Network() core.Network                       { return core.XMPP }
-func (*postman) Capabilities(core.Address) core.Capabilities { return core.Capabilities{} }
-func (*postman) Whisper(hub.Whisper)                         {}
-func (p *postman) set(o hub.Outcome)                         { p.mu.Lock(); p.outcome = o; p.mu.Unlock() }
+func (*postman) Network() core.Network                         { return core.XMPP }
+func (p *postman) Capabilities(core.Address) core.Capabilities { return p.caps }
+func (*postman) Whisper(hub.Whisper)                           {}
+func (p *postman) set(o hub.Outcome)                           { p.mu.Lock(); p.outcome = o; p.mu.Unlock() }
 func (p *postman) Deliver(_ context.Context, _ string, ds []hub.Delivery) []hub.Result {
 	p.mu.Lock()
 	defer func() {
@@ -138,6 +139,43 @@ func TestLateFailureIsToldToTheSender(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// What a network cannot carry goes as its declared fallback or not at all, and
+// the sender is told of either.
+func TestLossesOfAPoorNetwork(t *testing.T) {
+	h, _ := hubtest.New(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p := newPostman(hub.Accepted)
+	p.caps = core.Capabilities{Grades: map[core.Feature]core.Grade{core.FeatureEdit: core.Fallback}}
+	h.AddCarrier(p)
+	if err := h.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	alice := hubtest.Account(t, h, "alice")
+	ears := must[*hub.Session](t)(h.Attach(hub.SessionSpec{Account: alice}))
+	first := must[core.Event](t)(h.SubmitDirect(ctx, carol, hub.Draft{Sender: alice, Content: say("helo")}))
+	want := map[core.EventID]core.Feature{}
+	for f, c := range map[core.Feature]core.Content{
+		core.FeatureReaction: core.Reaction{Target: first.ID, Key: "👍"},
+		core.FeatureEdit:     core.Edit{Target: first.ID, Body: core.TextBody("hello")},
+	} {
+		want[must[core.Event](t)(h.SubmitDirect(ctx, carol, hub.Draft{Sender: alice, Content: c})).ID] = f
+	}
+	for len(want) > 0 {
+		r, ok := must[hub.News](t)(ears.Next(ctx)).(hub.ReportNews)
+		if !ok || want[r.Report.Event] == "" {
+			continue
+		}
+		if l := r.Report.Losses; len(l) != 1 || l[0].Feature != want[r.Report.Event] || r.Report.Stage != core.StageThere {
+			t.Errorf("the report is %+v, and should be about %s", r.Report, want[r.Report.Event])
+		}
+		delete(want, r.Report.Event)
+	}
+	if got := p.delivered(); got != "helo,corrected: hello" {
+		t.Errorf("delivered: %q", got)
+	}
 }
 
 // After the stated time the server gives up and says so.

@@ -204,14 +204,22 @@ func (s *Service) Deliver(ctx context.Context, d hub.Delivery, to core.Address) 
 	return out, losses, present, nil
 }
 
-// Whisper writes a chat state for a visitor of another server.
+// Whisper writes a chat state or a chat marker for a visitor of another server.
 func (s *Service) Whisper(ctx context.Context, w hub.Whisper) ([]*element.Element, error) {
-	if w.Typing == nil {
+	write := func() (*element.Element, error) {
+		return s.displayed(ctx, hub.Reading{Conv: w.Conv, Who: w.From, Event: w.Displayed})
+	}
+	switch {
+	case w.Typing != nil:
+		write = func() (*element.Element, error) {
+			return s.typing(ctx, w.Conv, w.From, w.Typing.Until.After(time.Now()))
+		}
+	case w.Displayed == "":
 		return nil, nil
 	}
 	var out []*element.Element
 	for _, o := range s.sessionsOf(w.Conv, w.To) {
-		el, err := s.typing(ctx, w.Conv, w.From, w.Typing.Until.After(time.Now()))
+		el, err := write()
 		if err != nil {
 			return nil, err
 		}

@@ -253,11 +253,11 @@ func (c *Carrier) Whisper(w hub.Whisper) {
 		el := element.New(translate.NSClient, "presence").SetAttr("type", "probe")
 		el.SetAttr("from", c.names.JID(w.From).String()).SetAttr("to", to.Bare().String())
 		c.send(cargo{stanzas: []*element.Element{el}, report: dropped("presence")})
-	case w.Typing != nil:
+	case w.Typing != nil, w.Displayed != "":
 		c.errand(func(ctx context.Context) {
 			stanzas, err := c.typing(ctx, w, to)
 			if err != nil {
-				c.log.Warn("writing a chat state", "err", err)
+				c.log.Warn("writing a chat state or marker", "err", err)
 			}
 			for _, el := range stanzas {
 				c.send(cargo{stanzas: []*element.Element{el}, lazy: true, report: dropped("typing")})
