@@ -186,6 +186,7 @@ func (t *minting) domain(userID string) string {
 // signers are the servers of ours that vouch for the event: the sender's, an
 // invited person's, and that of who let a joiner in.
 //
+// spec: MX 1.19 SS §10.1
 // spec: MX 1.19 SS §12
 func (t *minting) signers(sender string) ([]wire.Signer, error) {
 	domains := []string{t.domain(sender)}

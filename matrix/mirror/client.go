@@ -106,6 +106,8 @@ func (m *Mirror) fill(v hub.View, p *page, events []Event) error {
 // aggregate reads the events that relate to ids, summed up.
 //
 // spec: MX 1.19 CS §7.10.2
+// spec: MX 1.19 CS §10.43.3.2
+// spec: MX 1.19 CS §10.44.1.1
 func (p *page) aggregate(q store.Querier, ids []string) error {
 	if err := p.replaced(q, ids); err != nil {
 		return err
