@@ -81,6 +81,9 @@ type Hub struct {
 	carriers  map[core.Network]Carrier
 	informers map[core.Network]Informer
 
+	bus         Bus
+	unsubscribe func()
+
 	sessions *registry
 	presence *presences
 	typing   *typists
@@ -99,6 +102,8 @@ func New(cfg Config, store Store, log *slog.Logger, count Counter) *Hub {
 		h.count = noCounter{}
 	}
 	h.sessions = newRegistry(h.cfg.MaxSessions)
+	h.unsubscribe = func() {}
+	h.UseBus(&localBus{})
 	h.presence = newPresences()
 	h.typing = newTypists()
 	h.outbox = newOutbox(h)
@@ -193,7 +198,7 @@ func (h *Hub) turn(ctx context.Context, f func(*turn) error) error {
 // tell queues news for accounts.
 func (t *turn) tell(n News, accounts ...core.Address) {
 	if len(accounts) > 0 {
-		t.after = append(t.after, func() { t.h.sessions.tell(n, accounts...) })
+		t.after = append(t.after, func() { t.h.tell(n, accounts...) })
 	}
 }
 

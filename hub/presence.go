@@ -84,7 +84,7 @@ func (h *Hub) SetPresence(ctx context.Context, account core.Address, p core.Pres
 	if err != nil {
 		return err
 	}
-	h.sessions.tell(PresenceNews{account, p}, account)
+	h.tell(PresenceNews{account, p}, account)
 	for _, c := range contacts {
 		if blocked, err := h.Blocks(ctx, account, c.Address); err != nil || blocked {
 			continue
@@ -110,7 +110,7 @@ func samePresence(a, b core.Presence) bool {
 // presentTo shows from's presence to a contact.
 func (h *Hub) presentTo(from, to core.Address, p core.Presence) {
 	if h.ours(to) {
-		h.sessions.tell(PresenceNews{from, p}, to)
+		h.tell(PresenceNews{from, p}, to)
 	} else if c := h.carriers[to.Network]; c != nil {
 		c.Whisper(Whisper{From: from, To: to, Presence: &p})
 	}
@@ -149,7 +149,7 @@ func (h *Hub) RemotePresence(ctx context.Context, from, to core.Address, p core.
 		return nil
 	}
 	h.presence.set(from, p)
-	h.sessions.tell(PresenceNews{from, p}, to)
+	h.tell(PresenceNews{from, p}, to)
 	return nil
 }
 
@@ -289,7 +289,7 @@ func (h *Hub) Typing(ctx context.Context, conv core.ConvID, who core.Address, un
 		}
 		if h.ours(m.Address) {
 			if m.Standing == core.Joined {
-				h.sessions.tell(news, m.Address)
+				h.tell(news, m.Address)
 			}
 		} else if car := h.carriers[m.Address.Network]; car != nil && m.Address != who {
 			car.Whisper(Whisper{From: who, To: m.Address, Conv: conv, Typing: &core.Typing{Until: until}})

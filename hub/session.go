@@ -240,4 +240,4 @@ func (h *Hub) Sessions(account core.Address) []*Session { return h.sessions.of(a
 
 // Poke tells accounts' sessions of what a protocol keeps for itself. Call it
 // after the commit.
-func (h *Hub) Poke(accounts []core.Address, n PokeNews) { h.sessions.tell(n, accounts...) }
+func (h *Hub) Poke(accounts []core.Address, n PokeNews) { h.tell(n, accounts...) }
