@@ -165,8 +165,15 @@ func (c *Carrier) ours(domain string) bool {
 // Network implements [hub.Carrier].
 func (c *Carrier) Network() core.Network { return core.XMPP }
 
-// Capabilities implements [hub.Carrier].
-func (c *Carrier) Capabilities(core.Address) core.Capabilities { return translate.Capabilities() }
+// Capabilities implements [hub.Carrier]. What a client of XMPP has encrypted, or said in its own way, goes whole to others; where that
+// came from another network, it is translate.Out that says what became of it.
+func (c *Carrier) Capabilities(core.Address) core.Capabilities {
+	caps := translate.Capabilities()
+	for _, f := range []core.Feature{core.FeatureEncrypted, core.FeatureExtension, core.FeatureExpiry, core.FeatureFormatting} {
+		caps.Grades[f] = core.Whole
+	}
+	return caps
+}
 
 // errand has something done soon that its caller must not wait for.
 func (c *Carrier) errand(f func(context.Context)) {

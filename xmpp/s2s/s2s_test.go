@@ -59,6 +59,17 @@ func TestConversation(t *testing.T) {
 	alice.Send(parse(t, `<message to='bob@b.test' type='chat' id='message-of-alice-3'><retract xmlns='urn:xmpp:message-retract:1' id='message-of-alice-1'/></message>`))
 	stanza(bob, "message", "chat", "alice@a.test", translate.NSRetract, "retract")
 
+	// What only the two clients understand goes whole.
+	alice.Send(parse(t, `<message to='bob@b.test' type='chat' id='message-of-alice-4'><encrypted xmlns='eu.siacs.conversations.axolotl'>
+		<payload>abc</payload></encrypted><encryption xmlns='urn:xmpp:eme:0' namespace='eu.siacs.conversations.axolotl' name='OMEMO'/>
+		<store xmlns='urn:xmpp:hints'/><body>[encrypted]</body></message>`))
+	if m := body(bob, "alice@a.test", "[encrypted]"); m.Child("eu.siacs.conversations.axolotl", "encrypted").ChildText("", "payload") != "abc" {
+		t.Errorf("the encrypted message came as %s", m)
+	}
+	alice.Send(parse(t, `<message to='bob@b.test' type='chat' id='message-of-alice-5'><game xmlns='urn:example:game'>e4</game>
+		<store xmlns='urn:xmpp:hints'/></message>`))
+	stanza(bob, "message", "chat", "alice@a.test", "urn:example:game", "game")
+
 	alice.Send(parse(t, `<presence type='unavailable'/>`))
 	stanza(bob, "presence", "unavailable", "alice@a.test", "", "")
 	alice.Send(parse(t, `<presence type='unsubscribed' to='bob@b.test'/>`))
