@@ -117,7 +117,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
 		Authenticator: c2s.Accounts{Hub: s.hub}, Secret: s.keys.ScramSalt, ScramIterations: hub.ScramIterations,
 		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
-		Settings: streamSettings(s.cfg),
+		Settings: clientSettings(s.cfg),
 	}
 	s.jobs = append(s.jobs, sessions.Run, rooms.Run)
 	s.services = append(s.services,
@@ -150,6 +150,16 @@ func streamSettings(cfg *config.Config) stream.Settings {
 		NegotiationTimeout: l.HandshakeTimeout.D(), IdleTimeout: l.IdleTimeout.D(), Limits: limits,
 		MaxPendingPerIP: l.ConnectionsPerIP,
 	}
+}
+
+// clientSettings also bound how fast a client may send; other servers are
+// bounded in stanzas, by the carrier.
+//
+// spec: XEP-0205 §4
+func clientSettings(cfg *config.Config) stream.Settings {
+	st := streamSettings(cfg)
+	st.BytesPerSecond, st.Burst = 256<<10, 4<<20
+	return st
 }
 
 // streamService is a [service] of XMPP streams, which end when they are told

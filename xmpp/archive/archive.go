@@ -160,16 +160,16 @@ func (s Source) Answer(ctx context.Context, r Request) (Answer, error) {
 	var a Answer
 	err := s.Hub.Read(ctx, func(v hub.View) (err error) {
 		var events []core.Event
-		complete := true
 		if len(r.IDs) > 0 {
-			events, err = s.byIDs(v, r)
+			if events, err = s.byIDs(v, r); err == nil {
+				a.Fin = fin(events, true)
+			}
 		} else {
-			events, complete, err = s.page(v, r)
+			events, a.Fin, err = s.page(v, r)
 		}
 		if err != nil {
 			return err
 		}
-		a.Fin = fin(events, complete)
 		if r.Flip {
 			slices.Reverse(events)
 		}
@@ -194,24 +194,25 @@ func (s Source) Answer(ctx context.Context, r Request) (Answer, error) {
 	return a, err
 }
 
-// page reads one page and whether it reaches the end of what matches.
-func (s Source) page(v hub.View, r Request) ([]core.Event, bool, error) {
+// page reads one page and what ends it. The page's bounds are those of what
+// matched: of it the reader may perhaps not see everything, and pages on.
+func (s Source) page(v hub.View, r Request) ([]core.Event, *element.Element, error) {
 	q := s.Base
 	q.Kinds, q.Since, q.Until, q.Aliases = Kinds, r.Start, r.End, true
 	q.Latest = r.Last
 	if err := s.bound(v, r.BeforeID, q.ByFeed, &q.Before, &q.BeforeFeed); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	if err := s.bound(v, r.AfterID, q.ByFeed, &q.After, &q.AfterFeed); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	if r.CountOnly {
-		return nil, false, nil
+		return nil, fin(nil, false), nil
 	}
 	q.Limit = r.Max + 1
 	events, err := v.Page(q)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	complete := len(events) <= r.Max
 	if !complete && r.Last {
@@ -219,8 +220,9 @@ func (s Source) page(v hub.View, r Request) ([]core.Event, bool, error) {
 	} else if !complete {
 		events = events[:r.Max]
 	}
+	end := fin(events, complete)
 	events, err = s.Hub.Readable(v, s.Who, q.Conv, events)
-	return events, complete, err
+	return events, end, err
 }
 
 // bound finds where an id stands in the archive's order.

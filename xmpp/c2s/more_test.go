@@ -13,6 +13,8 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
+	"parley/store/storetest"
 	"parley/xmpp/element"
 	"parley/xmpp/xmpptest"
 )
@@ -454,17 +456,15 @@ alice sends:
   <iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>
 alice receives:
   <iq type='result' id='1'/>
+# A message cannot wait; what was held goes before it, of two presences the newer.
 bob sends:
   <presence><status>one</status></presence>
   <presence><status>two</status></presence>
   <message to='alice@example.org' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>
-alice does not receive:
-  <presence><status>one</status></presence>
-alice sends:
-  <active xmlns='urn:xmpp:csi:0'/>
+  <message to='alice@example.org' type='chat' id='important-1'><body>now</body></message>
 alice receives:
   <presence><status>two</status></presence>
-  <message><composing xmlns='http://jabber.org/protocol/chatstates'/></message>
+  <message id='important-1'/>
 alice does not receive:
   <presence><status>one</status></presence>
 `, nil)
@@ -530,5 +530,38 @@ alice receives:
     <conference jid='garden@rooms.example.org' autojoin='true'/></storage></query></iq>
   <iq type='result' id='3'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:bookmarks:1'>
     <item id='club@muc.a.net'><conference xmlns='urn:xmpp:bookmarks:1' autojoin='true' name='Club'><nick>al</nick></conference></item></items></pubsub></iq>
+`, nil)
+}
+
+// The sessions' own rows are the same on PostgreSQL: requests, eventing,
+// bookmarks, archives, uploads and the counts of streams.
+func TestOnPostgres(t *testing.T) {
+	db := storetest.Open(t, storetest.Postgres(t), store.Options{})
+	s := xmpptest.New(t, xmpptest.On(db))
+	s.Run(friends+`
+alice sends:
+  <enable xmlns='urn:xmpp:sm:3' resume='true'/>
+  <message to='bob@example.org' type='chat' id='message-one'><body>hello</body></message>
+  <r xmlns='urn:xmpp:sm:3'/>
+alice receives:
+  <enabled xmlns='urn:xmpp:sm:3' id='*'/>
+  <a xmlns='urn:xmpp:sm:3' h='1'/>
+bob receives:
+  <message id='message-one'><stanza-id xmlns='urn:xmpp:sid:0' id='{sid}'/></message>
+bob sends:
+  <iq type='set' id='q1'><query xmlns='urn:xmpp:mam:2' queryid='q'/></iq>
+bob receives:
+  <message><result xmlns='urn:xmpp:mam:2' queryid='q' id='{sid}'/></message>
+  <iq type='result' id='q1'/>
+bob sends:
+  <iq type='set' id='p1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:example:node'><item id='i'><thing xmlns='urn:example'/></item></publish></pubsub></iq>
+  <iq type='get' id='p2'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:example:node'/></pubsub></iq>
+  <iq type='set' id='v1'><vCard xmlns='vcard-temp'><FN>Bob</FN></vCard></iq>
+  <iq type='get' id='s1' to='upload.example.org'><request xmlns='urn:xmpp:http:upload:0' filename='a.txt' size='3'/></iq>
+bob receives:
+  <iq type='result' id='p1'/>
+  <iq type='result' id='p2'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:example:node'><item id='i'/></items></pubsub></iq>
+  <iq type='result' id='v1'/>
+  <iq type='result' id='s1'><slot xmlns='urn:xmpp:http:upload:0'/></iq>
 `, nil)
 }

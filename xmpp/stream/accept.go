@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"parley/xmpp/element"
 )
 
 // pending counts the connections that have yet to authenticate, in all and per network address.
@@ -142,10 +144,10 @@ func (c *Conn) directTLS(ctx context.Context, cfg *tls.Config, protocol string) 
 //
 // spec: RFC 6120 §5.4.2.3
 func (c *Conn) upgrade(ctx context.Context, cfg *tls.Config) error {
-	if c.reader.Buffered() != 0 {
+	if c.doc.Buffered() != 0 {
 		return &Error{Condition: PolicyViolation, Err: errInjected}
 	}
-	if err := c.SendRaw([]byte("<proceed xmlns='" + NSTLS + "'/>")); err != nil {
+	if err := c.Send(element.New(NSTLS, "proceed")); err != nil {
 		return err
 	}
 	return c.startTLS(ctx, func() *tls.Conn { return tls.Server(c.wire, cfg) })

@@ -53,19 +53,24 @@ func (s *Clients) run(ctx context.Context, ln net.Listener, direct bool) error {
 		c := newConn(ctx, nc, set, clientEncoder)
 		c.release = leave
 		defer c.Abort()
-		n := &clientNegotiation{s: s, c: c}
-		stop := context.AfterFunc(ctx, c.Abort)
-		err := n.run(ctx, direct)
-		if stop(); err != nil {
-			s.Log.Debug("client stream was not negotiated", "addr", nc.RemoteAddr(), "err", err)
-			c.Close(err)
-			return
-		}
-		c.inspect = checkStanza
-		s.Handle(ctx, c)
-		c.Close(nil)
+		s.serve(ctx, c, direct)
 	}}
 	return a.run(ctx, ln)
+}
+
+// serve serves one stream until it has ended.
+func (s *Clients) serve(ctx context.Context, c *Conn, direct bool) {
+	n := &clientNegotiation{s: s, c: c}
+	stop := context.AfterFunc(ctx, c.Abort)
+	err := n.run(ctx, direct)
+	if stop(); err != nil {
+		s.Log.Debug("client stream was not negotiated", "addr", c.RemoteAddr(), "err", err)
+		c.Close(err)
+		return
+	}
+	c.inspect = checkStanza
+	s.Handle(ctx, c)
+	c.Close(nil)
 }
 
 // clientNegotiation is a client's stream until it has authenticated.
@@ -147,7 +152,7 @@ func (n *clientNegotiation) open(ctx context.Context) error {
 	if werr := n.c.writeHeader(host, "", id); werr != nil {
 		return werr
 	}
-	if err == nil && n.c.tlsConn() != nil {
+	if err == nil && n.c.secured() {
 		n.id.domain = host // in the clear anyone may have written it
 	}
 	return err
@@ -158,7 +163,7 @@ func (n *clientNegotiation) open(ctx context.Context) error {
 // spec: RFC 6120 §5.3.1
 // spec: XEP-0440 §2
 func (n *clientNegotiation) features() *element.Element {
-	if n.c.tlsConn() == nil {
+	if !n.c.secured() {
 		tls := element.New(NSTLS, "starttls")
 		tls.Add("", "required")
 		return features(tls)
@@ -188,14 +193,14 @@ func (n *clientNegotiation) mechanisms() []string {
 }
 
 func (n *clientNegotiation) startTLS(ctx context.Context, _ *element.Element) (bool, error) {
-	if n.c.tlsConn() != nil {
+	if n.c.secured() {
 		return false, Errorf(PolicyViolation, "TLS is in use already")
 	}
 	return true, n.c.upgrade(ctx, n.c.serverTLS(n.s.GetCertificate, n.c.LocalDomain()))
 }
 
 func (n *clientNegotiation) auth(ctx context.Context, el *element.Element) (bool, error) {
-	if n.c.tlsConn() == nil {
+	if !n.c.secured() {
 		return false, n.c.Send(element.New(NSSASL, "failure").Append(element.New(NSSASL, "encryption-required")))
 	}
 	err := n.c.authenticate(ctx, el, n.find)

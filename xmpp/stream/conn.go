@@ -70,11 +70,14 @@ const (
 type Conn struct {
 	set  Settings
 	wire *wire
-	enc  element.Encoder
 	w    writer
+	// framing and reader are how the stream stands on its transport.
+	framing framing
+	private bool // the transport keeps others from reading along, without our TLS
 
 	readMu  sync.Mutex // held by Next
-	reader  *element.Reader
+	reader  reader
+	doc     *element.Reader                                  // is reader, or nil if that reads messages
 	pushed  *element.Element                                 // read already, for Next to give
 	inspect func(*element.Element) (*element.Element, error) // nil element: it was dealt with
 
@@ -97,12 +100,19 @@ type Conn struct {
 
 // newConn does not end with ctx: who has a stream closes it in good order when ctx ends.
 func newConn(ctx context.Context, c net.Conn, set Settings, enc element.Encoder) *Conn {
+	conn := bareConn(ctx, c, set, document{enc})
+	conn.doc = element.NewReader(conn.wire, element.NegotiationLimits)
+	conn.reader = conn.doc
+	return conn
+}
+
+// bareConn makes a Conn without a reader.
+func bareConn(ctx context.Context, c net.Conn, set Settings, fr framing) *Conn {
 	w := newWire(context.WithoutCancel(ctx), c)
 	w.setDeadline(time.Now().Add(set.NegotiationTimeout))
 	w.setRate(negotiationRate, negotiationBurst)
-	conn := &Conn{set: set, wire: w, enc: enc, done: make(chan struct{}), release: func() {}}
+	conn := &Conn{set: set, wire: w, framing: fr, done: make(chan struct{}), release: func() {}}
 	conn.w = writer{timeout: set.WriteTimeout, max: set.QueueBytes, conn: w, failed: func(error) { conn.Abort() }}
-	conn.reader = element.NewReader(w, element.NegotiationLimits)
 	return conn
 }
 
@@ -138,7 +148,7 @@ func locked(c *Conn, s *string) string {
 // RemoteAddr is the peer's network address.
 func (c *Conn) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
 
-// TLS returns the state of TLS, or false if the stream is in the clear.
+// TLS returns the state of TLS, or false if the stream has none of its own: if it is in the clear or on a WebSocket.
 func (c *Conn) TLS() (tls.ConnectionState, bool) {
 	c.mu.Lock()
 	t := c.tls
@@ -161,15 +171,7 @@ func (c *Conn) Queued() int { return c.w.queued() }
 // Send queues an element and returns at once. A nil error means no more than that. ErrQueueFull means that nothing was queued and
 // that the peer is slow; the stream remains as it was.
 func (c *Conn) Send(el *element.Element) error {
-	if c.enc.Default == NSServer && el.Name.Space == NSClient {
-		el = el.Copy().Rename(NSClient, NSServer)
-	}
-	return c.w.add(func(b []byte) []byte { return c.enc.Append(b, el) }, false)
-}
-
-// SendRaw queues bytes which must be whole elements as they stand on this stream, or white space to keep the connection open.
-func (c *Conn) SendRaw(b []byte) error {
-	return c.w.add(func(q []byte) []byte { return append(q, b...) }, false)
+	return c.w.add(func(b []byte) []byte { return c.framing.element(b, el) }, false)
 }
 
 // Flush waits until what was queued has left for the network.
@@ -292,27 +294,37 @@ func (c *Conn) Close(err error) {
 				return b
 			}
 			if tell != nil {
-				b = c.enc.Append(b, tell.element())
+				b = c.framing.element(b, tell.element())
 			}
-			return append(b, "</stream:stream>"...)
+			return c.framing.close(b)
 		}
 		if c.w.add(seal, true) != nil {
 			return
 		}
 		c.wire.setDeadline(time.Now().Add(c.set.CloseTimeout))
-		if c.w.drain() != nil || !opened {
+		if c.w.drain() != nil {
 			return
 		}
-		if t := c.tlsConn(); t != nil {
-			_ = t.CloseWrite()
-		} else if t, ok := c.wire.Conn.(*net.TCPConn); ok {
-			_ = t.CloseWrite()
+		if opened {
+			c.halfClose()
+			if err != io.EOF {
+				c.linger()
+			}
 		}
-		if err != io.EOF {
-			c.linger()
+		if f, ok := c.wire.Conn.(*frames); ok {
+			f.goodbye(c.set.CloseTimeout)
 		}
 	})
 	<-c.done
+}
+
+// halfClose tells the peer, below XMPP, that nothing more will come.
+func (c *Conn) halfClose() {
+	if t := c.tlsConn(); t != nil {
+		_ = t.CloseWrite()
+	} else if t, ok := c.wire.Conn.(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+	}
 }
 
 // linger waits for the peer's closing tag, so that the last that we wrote is not lost to a TCP reset.
@@ -340,6 +352,9 @@ func (c *Conn) Abort() {
 	_ = c.wire.Close()
 	_ = c.w.add(func(b []byte) []byte { return b }, true)
 }
+
+// secured says whether passwords may be sent.
+func (c *Conn) secured() bool { return c.private || c.tlsConn() != nil }
 
 func (c *Conn) tlsConn() *tls.Conn {
 	c.mu.Lock()

@@ -5,6 +5,9 @@
 // writes without ever blocking its caller. What stanzas mean, resource binding, stream management and all else that is offered
 // after authentication is the caller's; package stream/sm has the arithmetic of XEP-0198.
 //
+// A stream of a client stands on TCP, as one long document, or on a WebSocket, as one message for each element; what is above is the
+// same for both.
+//
 // Clients and Federation are the two entrances. Both hand each stream to a callback, and the stream ends when the callback returns.
 // Above this package a stanza is always in the namespace jabber:client: between servers, jabber:server is put in its place on the
 // wire and taken back.

@@ -48,14 +48,8 @@ func (c *Conn) readHeader(ctx context.Context) (header, error) {
 	if len(h.lang) > 64 {
 		h.lang = ""
 	}
-	if el.Name.Space != NSStream {
-		return h, Errorf(InvalidNamespace, "not a stream")
-	}
-	if el.Name.Local != "stream" {
-		return h, Errorf(BadFormat, "not a stream")
-	}
-	if got := c.reader.Namespace(""); got != c.enc.Default {
-		return h, Errorf(InvalidNamespace, "the content namespace must be %s", c.enc.Default)
+	if err := c.framing.check(el, c.reader); err != nil {
+		return h, err
 	}
 	major, _, _ := strings.Cut(el.Attr("version"), ".")
 	h.features = major != "" && major != "0"
@@ -70,20 +64,7 @@ func (c *Conn) writeHeader(from, to, id string) error {
 	c.mu.Lock()
 	c.opened = true
 	c.mu.Unlock()
-	return c.SendRaw(appendHeader(nil, c.enc.Default, from, to, id))
-}
-
-func appendHeader(b []byte, content, from, to, id string) []byte {
-	b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"+content+"' xmlns:stream='"+NSStream+"'"...)
-	if content == NSServer {
-		b = append(b, " xmlns:db='"+NSDialback+"'"...)
-	}
-	for _, a := range [...]struct{ name, value string }{{"from", from}, {"to", to}, {"id", id}} {
-		if a.value != "" {
-			b = fmt.Appendf(b, " %s='%s'", a.name, element.Escape(a.value))
-		}
-	}
-	return append(b, " version='1.0' xml:lang='en'>"...)
+	return c.w.add(func(b []byte) []byte { return c.framing.open(b, from, to, id) }, false)
 }
 
 // features makes the element that says what may be negotiated next.
@@ -115,7 +96,7 @@ var errInjected = errors.New("data follows starttls in the clear")
 // spec: RFC 6120 §5.4.3.3
 // spec: RFC 7590 §3.1
 func (c *Conn) startTLS(ctx context.Context, wrap func() *tls.Conn) error {
-	if c.reader.Buffered() != 0 {
+	if c.doc.Buffered() != 0 {
 		return &Error{Condition: PolicyViolation, Err: errInjected}
 	}
 	if err := c.w.drain(); err != nil {
@@ -130,6 +111,6 @@ func (c *Conn) startTLS(ctx context.Context, wrap func() *tls.Conn) error {
 	c.tls, c.opened = t, false
 	c.mu.Unlock()
 	c.w.setConn(t)
-	c.reader.Reset(t)
+	c.doc.Reset(t)
 	return nil
 }

@@ -37,27 +37,42 @@ func (w *wire) Close() error {
 
 // Read reads within the time-outs and then waits as long as the rate asks for; meanwhile TCP makes the peer wait.
 func (w *wire) Read(p []byte) (int, error) {
-	w.mu.Lock()
-	if w.interrupted {
-		w.mu.Unlock()
-		return 0, os.ErrDeadlineExceeded
+	if err := w.arm(); err != nil {
+		return 0, err
 	}
-	_ = w.Conn.SetReadDeadline(w.until())
+	n, err := w.Conn.Read(p)
+	if terr := w.throttle(n); terr != nil {
+		return n, terr
+	}
+	return n, err
+}
+
+// arm sets the time-outs of one read, or says that reading is interrupted.
+func (w *wire) arm() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.interrupted {
+		return os.ErrDeadlineExceeded
+	}
+	return w.Conn.SetReadDeadline(w.until())
+}
+
+// throttle waits as long as the rate asks for after n bytes. It fails when the connection has ended.
+func (w *wire) throttle(n int) error {
+	w.mu.Lock()
 	limiter := w.limiter
 	w.mu.Unlock()
-
-	n, err := w.Conn.Read(p)
 	if limiter == nil {
-		return n, err
+		return nil
 	}
 	for left := n; left > 0; {
 		part := min(left, limiter.Burst())
 		if limiter.WaitN(w.ctx, part) != nil {
-			return n, net.ErrClosed
+			return net.ErrClosed
 		}
 		left -= part
 	}
-	return n, err
+	return nil
 }
 
 // until is when a read that begins now must have ended.

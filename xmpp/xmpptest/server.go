@@ -63,6 +63,9 @@ func With(f func(*c2s.Config)) func(*Server) {
 // Streams changes the bounds of streams and the like.
 func Streams(f func(*stream.Clients)) func(*Server) { return func(s *Server) { s.streams = f } }
 
+// On has the server use another database than a fresh SQLite one.
+func On(db *store.DB) func(*Server) { return func(s *Server) { s.DB = db } }
+
 // New starts a server, which ends with the test.
 func New(t testing.TB, options ...func(*Server)) *Server {
 	t.Helper()
@@ -70,7 +73,9 @@ func New(t testing.TB, options ...func(*Server)) *Server {
 	for _, o := range options {
 		o(s)
 	}
-	s.DB = storetest.Open(t, storetest.SQLite(t), store.Options{})
+	if s.DB == nil {
+		s.DB = storetest.Open(t, storetest.SQLite(t), store.Options{})
+	}
 	s.Start()
 	t.Cleanup(func() { s.stop() })
 	return s
