@@ -36,7 +36,7 @@ Accounts and passwords (also in $secrets):
 $(sed 's/^/  /; s/ \([^ ]*\)$/   \1/' "$secrets")
 
 Matrix
-  Element Desktop, nheko   Homeserver: http://localhost:8008   User: alice
+  Element Web and Desktop  Homeserver: http://localhost:8008   User: alice
 XMPP (the certificate is self-signed: accept it, or trust
 $PARLEY_DIR/tls/self-signed.pem)
   Gajim, Dino              Account: bob@localhost
