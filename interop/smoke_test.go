@@ -77,17 +77,22 @@ func TestPeers(t *testing.T) {
 	t.Run("terminal", func(t *testing.T) { testTerminal(ctx, t, w, w.Prosody) })
 }
 
-// TestDialback has the peers prove each other by dialback, their certificates being
-// nobody's, so that the lab's variant for it is known to work.
+// TestDialback has servers prove each other by dialback, the peers' certificates being
+// nobody's: first the peers without Parley, so that the lab's variant is known to work, then
+// Parley with each of them.
 func TestDialback(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	w := newWorld(ctx, t, Parts{Prosody: true, Ejabberd: true, Auth: lab.Dialback})
-	s := &Session{
-		World: w, SeatA: Seat{driver(t, "slixmpp"), w.Prosody}, SeatB: Seat{driver(t, "xmppjs"), w.Ejabberd},
-	}
+	w := newWorld(ctx, t, Parts{Parley: true, Prosody: true, Ejabberd: true, Auth: lab.Dialback})
+	slixmpp, xmppjs := driver(t, "slixmpp"), driver(t, "xmppjs")
 	features := Select(func(name string) bool { return name == "talk: text" || name == "room: text" })
-	runSession(ctx, t, s, features, new(Report))
+	for _, s := range []*Session{
+		{World: w, SeatA: Seat{slixmpp, w.Prosody}, SeatB: Seat{xmppjs, w.Ejabberd}},
+		{World: w, SeatA: Seat{xmppjs, w.Parley}, SeatB: Seat{slixmpp, w.Prosody}},
+		{World: w, SeatA: Seat{slixmpp, w.Ejabberd}, SeatB: Seat{xmppjs, w.Parley}},
+	} {
+		t.Run(s.String(), func(t *testing.T) { runSession(ctx, t, s, features, new(Report)) })
+	}
 }
 
 // runSession runs features. One that does not work is an error, unless the baseline has

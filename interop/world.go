@@ -77,7 +77,7 @@ func (w *World) start(ctx context.Context, parts Parts) error {
 				return err
 			}
 		}
-		server, err := w.Lab.AddParley(ctx, binary, ParleyDomain)
+		server, err := w.Lab.AddParley(ctx, binary, ParleyDomain, parts.Auth)
 		if err != nil {
 			return err
 		}

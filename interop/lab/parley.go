@@ -31,8 +31,9 @@ func Build(ctx context.Context, dir string) (string, error) {
 }
 
 // AddParley makes a new Parley server for domain on a new host of the lab. Start starts
-// it. binary is the path of the parley command.
-func (l *Lab) AddParley(ctx context.Context, binary, domain string) (*Parley, error) {
+// it. binary is the path of the parley command; with Dialback it talks to servers that
+// prove who they are by nothing else.
+func (l *Lab) AddParley(ctx context.Context, binary, domain string, auth PeerAuth) (*Parley, error) {
 	domains := []string{domain, "rooms." + domain, "upload." + domain}
 	host, err := l.AddHost(ctx, "parley", domains...)
 	if err != nil {
@@ -52,7 +53,7 @@ func (l *Lab) AddParley(ctx context.Context, binary, domain string) (*Parley, er
 	if err := p.parley(ctx, host, "init", "--domain", domain, "--dir", p.dir); err != nil {
 		return nil, err
 	}
-	if err := p.configure(cert, key, l.CA.File); err != nil {
+	if err := p.configure(cert, key, l.CA.File, auth); err != nil {
 		return nil, fmt.Errorf("lab: configuring parley: %w", err)
 	}
 	p.process = host.newProcess(&process{
@@ -64,7 +65,7 @@ func (l *Lab) AddParley(ctx context.Context, binary, domain string) (*Parley, er
 
 // configure changes what init wrote: the lab's certificate, authority, name server and
 // networks. The rest stays as a new operator gets it.
-func (p *Parley) configure(cert, key, ca string) error {
+func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	file := filepath.Join(p.dir, "parley.toml")
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -96,6 +97,7 @@ func (p *Parley) configure(cert, key, ca string) error {
 	set("tls", "key", key)
 	set("tls", "extra_ca", ca)
 	set("dns", "resolver", address(network4, dnsHost).String()+":53")
+	set("xmpp", "dialback", auth == Dialback)
 	set("limits", "private_networks", networks)
 	if data, err = toml.Marshal(config); err != nil {
 		return err
