@@ -156,7 +156,6 @@ func (l *load) upload(ctx context.Context, who string) {
 // stanza is a message on its way.
 type stanza struct {
 	body, xml string
-	echo      bool // it was seen to come back
 }
 
 // talker is an XMPP client with stream management that says one thing after the other.

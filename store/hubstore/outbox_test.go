@@ -30,7 +30,6 @@ func newPostman(o hub.Outcome) *postman { return &postman{outcome: o, tried: mak
 func (*postman) Network() core.Network                         { return core.XMPP }
 func (p *postman) Capabilities(core.Address) core.Capabilities { return p.caps }
 func (*postman) Whisper(hub.Whisper)                           {}
-func (p *postman) set(o hub.Outcome)                           { p.mu.Lock(); p.outcome = o; p.mu.Unlock() }
 func (p *postman) Deliver(_ context.Context, _ string, ds []hub.Delivery) []hub.Result {
 	p.mu.Lock()
 	defer func() {
