@@ -60,6 +60,9 @@ func Parse(query *element.Element) (Request, error) {
 	if set == nil {
 		return r, nil
 	}
+	if set.Child("", "index") != nil { // spec: XEP-0059 §2.3
+		return r, translate.Fail(translate.FeatureNotImplemented, "pages have no numbers here")
+	}
 	if m := set.Child("", "max"); m != nil {
 		n, err := strconv.Atoi(m.Text())
 		if err != nil || n < 0 {
@@ -110,6 +113,8 @@ func (r *Request) form(x *element.Element) error {
 			if len(r.IDs) > mostIDs {
 				return translate.Fail(translate.PolicyViolation, "that is too many ids")
 			}
+		default:
+			return translate.Fail(translate.FeatureNotImplemented, "this archive knows no such field")
 		}
 		if err != nil {
 			return translate.Fail(translate.BadRequest, "a time looks like 2020-01-31T12:00:00Z")
