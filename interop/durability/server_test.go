@@ -45,8 +45,8 @@ type process struct {
 	done   chan struct{} // closed when cmd has ended
 }
 
-// binary builds the command once.
-var binary = sync.OnceValues(func() (string, error) {
+// command builds the command once.
+var command = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "parley-durability-")
 	if err != nil {
 		return "", err
@@ -60,7 +60,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
+	if path, err := command(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
@@ -70,7 +70,7 @@ func TestMain(m *testing.M) {
 // limits is appended to its section of the configuration.
 func newProcess(t *testing.T, url, limits string) *process {
 	t.Helper()
-	path, err := binary()
+	path, err := command()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,9 @@ func (n *node) attr(name string) string {
 	return ""
 }
 
+// name is that of a child in whatever namespace.
+func name(local string) xml.Name { return xml.Name{Local: local} }
+
 // child follows a path of names; an empty space stands for any.
 func (n *node) child(path ...xml.Name) *node {
 	for _, name := range path {
@@ -279,6 +282,9 @@ func (s *stream) archive(ctx context.Context, of, with string) ([]line, error) {
 		after = last.Text
 	}
 }
+
+// wire is the connection under the library, after TLS, for what the library would not say.
+func (s *stream) wire() io.Writer { return s.Session.Conn() }
 
 // drop breaks the connection off, as a lost network does.
 func (s *stream) drop() { s.conn.Close() }
