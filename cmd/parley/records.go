@@ -72,7 +72,7 @@ func writeRecords(w io.Writer, cfg *config.Config) error {
 		e.printf("; Matrix clients find the server by https://%s/.well-known/matrix/client and\n", d)
 		e.printf("; XMPP clients in browsers by https://%s/.well-known/host-meta, both on port 443.\n", d)
 		e.printf("; This server answers them: listen on :443, or let the web server of %s pass\n", d)
-		e.printf("; /.well-known/matrix/, /.well-known/host-meta, /.well-known/host-meta.json and\n")
+		e.printf("; /.well-known/matrix/, /.well-known/host-meta, /.well-known/host-meta.json,\n")
 		e.printf("; /_matrix/ and /_parley/ on to %s.\n", cfg.Listen.HTTP)
 	}
 	return e.err
