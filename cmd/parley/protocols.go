@@ -21,6 +21,7 @@ import (
 	"parley/xmpp/muc"
 	"parley/xmpp/s2s"
 	"parley/xmpp/stream"
+	"parley/xmpp/websocket"
 )
 
 // addProtocols gives the hub its protocols: each gets what it stands on, adds
@@ -119,7 +120,9 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
 		Settings: clientSettings(s.cfg),
 	}
-	s.jobs = append(s.jobs, sessions.Run, rooms.Run)
+	sockets := websocket.New(websocket.Config{Streams: clients, Home: s.hub.Home(), BaseURL: s.cfg.BaseURL, Log: s.log})
+	sockets.Register(s.mux)
+	s.jobs = append(s.jobs, sessions.Run, rooms.Run, sockets.Run)
 	s.services = append(s.services,
 		streamService("xmpp", s.cfg.Listen.XMPP, clients.Serve),
 		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS),

@@ -216,7 +216,7 @@ func lost(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return net.ErrClosed
 	}
-	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+	return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) // the cause may be io.EOF, which would be a good end
 }
 
 // next gives the next message, or os.ErrDeadlineExceeded, after which it may be called again.
