@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -178,7 +179,8 @@ func (r *messageReader) Next() (*element.Element, error) {
 	return el, err
 }
 
-// read reads one message, which must begin with its element.
+// read reads one message, which must begin with its element or an XML declaration. What that says is of no account, because messages
+// are UTF-8 in any case.
 //
 // spec: RFC 7395 §3.3.3
 func (r *messageReader) read() (*element.Element, error) {
@@ -191,6 +193,9 @@ func (r *messageReader) read() (*element.Element, error) {
 	}
 	if len(b) == 0 || b[0] != '<' {
 		return nil, Errorf(BadFormat, "a message must begin with an element")
+	}
+	if bytes.HasPrefix(b, []byte("<?xml ")) {
+		_, b, _ = bytes.Cut(b, []byte("?>"))
 	}
 	el, err := element.Parse(b, *r.limits.Load())
 	switch {

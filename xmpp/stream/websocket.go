@@ -283,6 +283,7 @@ func (f *frames) pause(d time.Duration) bool {
 func (f *frames) goodbye(limit time.Duration) {
 	stop := time.AfterFunc(limit, func() { _ = f.raw.Close() })
 	defer stop.Stop()
+	_ = f.raw.SetWriteDeadline(time.Time{}) // that of the last words may have passed
 	_ = f.ws.Close(websocket.StatusNormalClosure, "")
 }
 
