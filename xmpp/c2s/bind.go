@@ -131,8 +131,12 @@ func (srv *Server) fullJID(account core.Address, wish string) (translate.JID, er
 func (s *Session) read(ctx context.Context, l *link) {
 	for {
 		el, err := l.conn.Next(ctx)
+		told := int64(-1)
+		if err == nil {
+			told = s.answerAtOnce(l, el)
+		}
 		select {
-		case s.inbox <- inbound{l, el, err}:
+		case s.inbox <- inbound{l, el, err, told}:
 		case <-l.released:
 			return
 		case <-s.done:

@@ -25,13 +25,14 @@ const (
 //
 // spec: XEP-0198 §3
 // spec: XEP-0198 §4
-func (s *Session) management(ctx context.Context, el *element.Element) {
+func (s *Session) management(ctx context.Context, m inbound) {
+	el := m.el
 	switch el.Name.Local {
 	case "enable":
 		s.enable(ctx, el)
 	case "r":
-		if s.in != nil {
-			s.write(element.New(nsSM, "a").SetAttr("h", count(s.in.H())))
+		if s.in != nil && m.told != int64(s.in.H()) {
+			s.tellDurable(m.l)
 		}
 	case "a":
 		if s.out != nil {
@@ -40,6 +41,28 @@ func (s *Session) management(ctx context.Context, el *element.Element) {
 	default:
 		s.write(smFailed(translate.UnexpectedRequest.Name))
 	}
+}
+
+// answerAtOnce answers a client that asks how much of what it sent is on disk, with what is by now: the session may be waiting for
+// the disk. When it comes to the question itself, all that the client sent before is on disk, and it tells if that is more. Called by
+// the reader.
+func (s *Session) answerAtOnce(l *link, el *element.Element) (told int64) {
+	if !el.Is(nsSM, "r") {
+		return -1
+	}
+	return s.tellDurable(l)
+}
+
+// tellDurable tells the client how many of its stanzas are on disk, and returns that; -1 if it could not. The count never goes down
+// from one time to the next, whichever goroutine tells it. To a client that reads nothing, nothing is told: it asks again.
+func (s *Session) tellDurable(l *link) int64 {
+	s.state.telling.Lock()
+	defer s.state.telling.Unlock()
+	h := s.state.durable.Load() - 1
+	if h < 0 || l.conn.Send(element.New(nsSM, "a").SetAttr("h", count(sm.Counter(h)))) != nil {
+		return -1
+	}
+	return h
 }
 
 func (s *Session) enable(ctx context.Context, el *element.Element) {
@@ -63,6 +86,7 @@ func (s *Session) enable(ctx context.Context, el *element.Element) {
 	}
 	s.in, s.out = sm.NewInbound(0), sm.NewOutbound[sent](0, s.srv.MaxUnacked)
 	s.write(answer)
+	s.state.durable.Store(1)
 }
 
 // acknowledged takes the client's count: what it has, the account has received.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,6 +66,9 @@ type sharedState struct {
 	available atomic.Bool
 	carbons   atomic.Bool
 	priority  atomic.Int32
+	// durable is how many of the client's stanzas are on disk, plus one; zero without stream management.
+	durable atomic.Int64
+	telling sync.Mutex // held while the count is told
 }
 
 func (st *sharedState) takesBare() bool { return st.available.Load() && st.priority.Load() >= 0 }
@@ -80,6 +84,8 @@ type inbound struct {
 	l   *link
 	el  *element.Element
 	err error
+	// told is the count that the reader has answered an <r/> with; -1 for none.
+	told int64
 }
 
 // sent is a stanza on its way to the client.
@@ -232,7 +238,7 @@ func (s *Session) fromClient(ctx context.Context, m inbound) {
 	}
 	s.probed = false
 	if m.el.Name.Space == nsSM {
-		s.management(ctx, m.el)
+		s.management(ctx, m)
 		return
 	}
 	if m.el.Name.Space != translate.NSClient {
@@ -247,6 +253,7 @@ func (s *Session) fromClient(ctx context.Context, m inbound) {
 	s.stanza(ctx, m.el)
 	if s.in != nil {
 		s.in.Done(s.handling)
+		s.state.durable.Store(int64(s.in.H()) + 1)
 	}
 }
 
