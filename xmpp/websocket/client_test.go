@@ -29,6 +29,7 @@ const patience = 30 * time.Second
 type site struct {
 	*xmpptest.Server
 	http *httptest.Server
+	end  func() // the streams
 }
 
 // open starts a server; change is applied to its streams.
@@ -50,6 +51,7 @@ func open(t testing.TB, change func(*stream.Clients)) *site {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- door.Run(ctx) }()
+	s.end = cancel
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ran; err != nil {
@@ -173,6 +175,7 @@ func (c *client) wantError(condition stream.Condition) {
 	if el := c.next(); !el.Is(stream.NSFraming, "close") {
 		c.t.Fatalf("after an error: %s", el)
 	}
+	_ = c.c.Write(c.ctx, ws.MessageText, []byte("<close "+framing+"/>")) // for which the server waits, but not for ever
 	c.wantEnd()
 }
 

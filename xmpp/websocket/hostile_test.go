@@ -226,19 +226,20 @@ func TestFramingErrors(t *testing.T) {
 	other := s.dial(t)
 	const hello = "<open " + framing + " to='example.org' version='1.0'/>"
 	for name, b := range map[string][]byte{
-		"without a mask":          append([]byte{0x81, byte(len(hello))}, hello...),
-		"reserved bits":           frame(0xC1, uint64(len(hello)), hello),
-		"unknown operation":       frame(0x83, 0, ""),
-		"unknown control":         frame(0x8B, 0, ""),
-		"continuation of nothing": frame(0x80, uint64(len(hello)), hello),
-		"text within fragments":   append(frame(0x01, 5, "<open"), frame(0x81, 3, "<x>")...),
-		"fragmented ping":         frame(0x09, 1, "x"),
-		"long ping":               frame(0x89, 200, strings.Repeat("x", 200)),
-		"close of one byte":       frame(0x88, 1, "x"),
-		"close with a bad code":   frame(0x88, 2, "\x00\x01"),
-		"length of 2^63":          frame(0x81, 1<<63, "<"),
-		"length beyond all":       append(frame(0x81, 1<<62, "<"), bytes.Repeat([]byte("x"), 64<<10)...),
-		"fragments without end":   bytes.Repeat(frame(0x01, 1, "<"), 3),
+		"without a mask":           append([]byte{0x81, byte(len(hello))}, hello...),
+		"reserved bits":            frame(0xC1, uint64(len(hello)), hello),
+		"unknown operation":        frame(0x83, 0, ""),
+		"unknown control":          frame(0x8B, 0, ""),
+		"continuation of nothing":  frame(0x80, uint64(len(hello)), hello),
+		"text within fragments":    append(frame(0x01, 5, "<open"), frame(0x81, 3, "<x>")...),
+		"fragmented ping":          frame(0x09, 1, "x"),
+		"long ping":                frame(0x89, 200, strings.Repeat("x", 200)),
+		"close of one byte":        frame(0x88, 1, "x"),
+		"close with a bad code":    frame(0x88, 2, "\x00\x01"),
+		"length of 2^63":           frame(0x81, 1<<63, "<"),
+		"length beyond all":        append(frame(0x81, 1<<62, "<"), bytes.Repeat([]byte("x"), 64<<10)...),
+		"fragments without end":    append(frame(0x01, 1, "<"), bytes.Repeat(frame(0x00, 1, "x"), 20<<10)...),
+		"empty fragments, a close": append(frame(0x01, 0, ""), append(bytes.Repeat(frame(0x00, 0, ""), 1000), frame(0x88, 0, "")...)...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -98,6 +98,25 @@ func TestResumption(t *testing.T) {
 	}
 }
 
+// When the server stops, clients are told, and nobody comes in any more.
+func TestStop(t *testing.T) {
+	s := open(t, nil)
+	s.Account("alice")
+	waiting, c := s.dial(t), s.dial(t)
+	waiting.open()
+	c.login("alice")
+	c.bind("web")
+	s.end()
+	c.wantError(stream.SystemShutdown)
+	if _, b, err := waiting.c.Read(waiting.ctx); err == nil {
+		t.Errorf("who had not authenticated got %s", b)
+	}
+	_, res, err := ws.Dial(c.ctx, s.url(), &ws.DialOptions{Subprotocols: []string{stream.Subprotocol}})
+	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("after the end: %v %v", res, err)
+	}
+}
+
 func TestRefusedRequests(t *testing.T) {
 	s := open(t, nil)
 	handshake := func(change func(*http.Request)) *http.Request {
