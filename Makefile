@@ -45,7 +45,7 @@ bench:
 # Durability under load for a long time: kill -9 and lost page caches.
 .PHONY: soak
 soak: deps
-	PARLEY_SOAK=$(SOAK) go test -count=1 -timeout 0 -run 'Soak|Durab|Kill|Crash' -v ./...
+	PARLEY_SOAK=$(SOAK) go test -count=1 -timeout 0 -run 'Soak|Durab|Kill|Crash|Power' -v ./...
 
 .PHONY: lint
 lint:

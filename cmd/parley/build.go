@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/text/secure/precis"
 
@@ -51,6 +53,17 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 		url = "sqlite:" + cfg.Dir.DatabaseFile()
 	}
 	db, err := store.Open(ctx, url, log)
+	var held *store.LeaseHeldError
+	// A server that was killed cannot give up its lease of a PostgreSQL
+	// database; its successor waits until it has run out, once.
+	if errors.As(err, &held) && held.Remaining > 0 {
+		log.Info("waiting for the database, which another process has", "holder", held.Holder, "until", time.Now().Add(held.Remaining))
+		select {
+		case <-time.After(held.Remaining + time.Second):
+			db, err = store.Open(ctx, url, log)
+		case <-ctx.Done():
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}

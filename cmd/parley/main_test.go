@@ -94,7 +94,7 @@ func TestInit(t *testing.T) {
 	dir := shortDir(t)
 	parley(t, "", "init", "--domain", "Example.org", "--domain", "example.net", "--dir", dir).want(t, 0,
 		"_xmpp-client._tcp.example.org.               IN SRV   5 0 5222 example.org.",
-		"_xmpps-client._tcp.example.org.", "_xmpps-server._tcp.rooms.example.net.", "_matrix-fed._tcp.example.org.",
+		"_xmpps-client._tcp.example.org.", "_xmpps-server._tcp.rooms.example.net.",
 		"/.well-known/matrix/client", "/.well-known/host-meta")
 	cfg, err := config.Load(dir)
 	if err != nil || strings.Join(cfg.Domains, " ") != "example.org example.net" {

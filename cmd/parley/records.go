@@ -65,10 +65,6 @@ func writeRecords(w io.Writer, cfg *config.Config) error {
 				e.printf("%-44s IN SRV   5 0 %d %s.\n", r.name()+".", r.port, d)
 			}
 		}
-		if p := cfg.Listen.HTTPS.Port(); p != 0 {
-			e.printf("; For federation with other Matrix servers:\n")
-			e.printf("%-44s IN SRV   10 0 %d %s.\n", "_matrix-fed._tcp."+d+".", p, d)
-		}
 		e.printf("; Matrix clients find the server by https://%s/.well-known/matrix/client and\n", d)
 		e.printf("; XMPP clients in browsers by https://%s/.well-known/host-meta, both on port 443.\n", d)
 		e.printf("; This server answers them: listen on :443, or let the web server of %s pass\n", d)

@@ -39,7 +39,7 @@ func (a *API) versions(*Request) (any, error) {
 // spec: MX 1.19 CS §5
 func (a *API) capabilities(*Request) (any, error) {
 	stable := map[string]string{}
-	for _, v := range wire.Versions() {
+	for _, v := range wire.Made() {
 		stable[v] = "stable"
 	}
 	enabled := func(b bool) map[string]bool { return map[string]bool{"enabled": b} }

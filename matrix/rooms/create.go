@@ -42,9 +42,6 @@ type stateRequest struct {
 // maxInvites is how many may be invited at the creation.
 const maxInvites = 100
 
-// versions are the room versions in which rooms are made here.
-var versions = []string{"11", "12"}
-
 // presets are what the presets set, as join rule and guest access.
 var presets = map[string]struct{ join, guests string }{
 	"private_chat": {"invite", "can_join"},
@@ -110,7 +107,7 @@ func (s *Rooms) checkCreate(b *createRequest) error {
 	if b.Version == "" {
 		b.Version = s.config.Version
 	}
-	if !slices.Contains(versions, b.Version) {
+	if !slices.Contains(wire.Made(), b.Version) {
 		return client.Errorf(http.StatusBadRequest, client.UnsupportedVersion, "This server makes no rooms of version %.40q.", b.Version)
 	}
 	if len(b.Invite3PID) > 0 {

@@ -34,7 +34,7 @@ func (s *Rooms) upgrade(r *client.Request) (any, error) {
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(versions, body.Version) {
+	if !slices.Contains(wire.Made(), body.Version) {
 		return nil, client.Errorf(http.StatusBadRequest, client.UnsupportedVersion, "This server makes no rooms of version %.40q.", body.Version)
 	}
 	var old *room

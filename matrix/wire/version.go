@@ -36,6 +36,10 @@ const DefaultVersion = "12"
 // Versions lists the room versions known here, oldest first.
 func Versions() []string { return []string{"6", "7", "8", "9", "10", "11", "12"} }
 
+// Made lists the versions in which this server makes rooms, oldest first. The
+// others are only read: they come with rooms of other servers.
+func Made() []string { return []string{"11", "12"} }
+
 // VersionOf finds a room version.
 func VersionOf(id string) (*Version, error) {
 	if v, ok := versions[id]; ok {
