@@ -21,6 +21,11 @@ type Settings struct {
 	IdleTimeout time.Duration
 	// WriteTimeout is for one write to the network: 60 s.
 	WriteTimeout time.Duration
+	// PingInterval is how often a WebSocket is pinged, which keeps proxies from ending it: 30 s. If nothing at all, not even a pong,
+	// comes within WriteTimeout after that, the connection is taken for lost.
+	//
+	// spec: RFC 7395 §3.8
+	PingInterval time.Duration
 	// CloseTimeout is for the peer to close its side after we closed ours: 2 s.
 	CloseTimeout time.Duration
 	// Limits are for elements after authentication: element.DefaultLimits.
@@ -50,6 +55,7 @@ func (s Settings) withDefaults() Settings {
 	}
 	def(&s.NegotiationTimeout, 30*time.Second)
 	def(&s.WriteTimeout, time.Minute)
+	def(&s.PingInterval, 30*time.Second)
 	def(&s.CloseTimeout, 2*time.Second)
 	count(&s.QueueBytes, 1<<20)
 	count(&s.MaxPending, 1000)

@@ -25,11 +25,6 @@ import (
 // spec: RFC 7395 §3.1
 const Subprotocol = "xmpp"
 
-// pingEvery is how often a WebSocket is pinged, which keeps proxies from ending it.
-//
-// spec: RFC 7395 §3.8
-const pingEvery = 30 * time.Second
-
 // ErrTooMany says that too many streams have yet to authenticate.
 var ErrTooMany = errors.New("too many unauthenticated connections")
 
@@ -245,7 +240,7 @@ func (f *frames) next() ([]byte, error) {
 //
 // spec: RFC 6455 §5.5.2
 func (f *frames) keepAlive(c *Conn) {
-	for f.pause(pingEvery) {
+	for f.pause(c.set.PingInterval) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(c.wire.ctx, c.set.WriteTimeout)
 		err := f.ws.Ping(ctx)

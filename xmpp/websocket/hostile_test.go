@@ -3,12 +3,15 @@ package websocket_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -292,6 +295,54 @@ func TestTimeToAuthenticate(t *testing.T) {
 		_ = c.Close()
 		<-done
 	})
+}
+
+// Who is pinged and answers stays; who has gone without a word is noticed, and its session waits for it.
+func TestKeepAlive(t *testing.T) {
+	handled := make(chan error, 1)
+	s := open(t, func(c *stream.Clients) {
+		c.Settings.PingInterval, c.Settings.WriteTimeout = 20*time.Millisecond, 5*time.Second
+		c.Handle = func(ctx context.Context, c *stream.Conn) {
+			_, err := c.Next(ctx)
+			handled <- err
+		}
+	})
+	s.Account("alice")
+	pings := make(chan bool, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var silent atomic.Bool
+	conn, _, err := ws.Dial(ctx, s.url(), &ws.DialOptions{Subprotocols: []string{stream.Subprotocol},
+		OnPingReceived: func(context.Context, []byte) bool {
+			select {
+			case pings <- true:
+			default:
+			}
+			return !silent.Load()
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t: t, c: conn, ctx: ctx}
+	c.login("alice")
+	go func() { _, _, _ = conn.Reader(ctx) }() // answers pings
+	for range 10 { // each comes when the one before was answered
+		<-pings
+	}
+	select {
+	case err := <-handled:
+		t.Fatalf("who answers was cut off: %v", err)
+	default:
+	}
+	silent.Store(true)
+	select {
+	case err := <-handled:
+		if err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("who does not answer: %v", err)
+		}
+	case <-ctx.Done():
+		t.Error("nobody noticed the silence")
+	}
 }
 
 // One address has only so many connections that have yet to authenticate; TCP counts too.
