@@ -326,7 +326,7 @@ func TestKeepAlive(t *testing.T) {
 	c := &client{t: t, c: conn, ctx: ctx}
 	c.login("alice")
 	go func() { _, _, _ = conn.Reader(ctx) }() // answers pings
-	for range 10 { // each comes when the one before was answered
+	for range 10 {                             // each comes when the one before was answered
 		<-pings
 	}
 	select {
