@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -80,15 +81,24 @@ func (h *Hub) SetPresence(ctx context.Context, account core.Address, p core.Pres
 	if had && samePresence(before, p) {
 		return nil
 	}
-	contacts, _, err := h.Contacts(ctx, account)
+	var contacts []core.Contact
+	err := h.Read(ctx, func(v View) (err error) {
+		if contacts, err = v.Contacts(account); err != nil {
+			return err
+		}
+		var failed error
+		contacts = slices.DeleteFunc(contacts, func(c core.Contact) bool {
+			blocked, err := h.blocks.has(v, account, c.Address)
+			failed = errors.Join(failed, err)
+			return blocked
+		})
+		return failed
+	})
 	if err != nil {
 		return err
 	}
 	h.tell(PresenceNews{account, p}, account)
 	for _, c := range contacts {
-		if blocked, err := h.Blocks(ctx, account, c.Address); err != nil || blocked {
-			continue
-		}
 		if c.Sees {
 			h.presentTo(account, c.Address, p)
 		}
@@ -258,20 +268,13 @@ func (h *Hub) Typing(ctx context.Context, conv core.ConvID, who core.Address, un
 	if most := time.Now().Add(maxTyping); until.After(most) {
 		until = most
 	}
-	var c core.Conversation
-	var s *core.State
+	var to []core.Address
 	err := h.Read(ctx, func(v View) (err error) {
-		if c, err = v.Conversation(conv); err != nil {
-			return refuseNone(err, "there is no such conversation")
-		}
-		s, err = v.State(conv)
+		to, err = h.watchers(v, conv, who)
 		return err
 	})
 	if err != nil {
 		return err
-	}
-	if s.Standing(who) != core.Joined {
-		return Refuse(NotMember, "you are not in this room")
 	}
 	if !h.typing.set(conv, who, until) {
 		return nil
@@ -280,22 +283,45 @@ func (h *Hub) Typing(ctx context.Context, conv core.ConvID, who core.Address, un
 		time.AfterFunc(time.Until(until)+time.Second, func() { h.outbox.during(func() { h.typingOver(conv, who) }) })
 	}
 	news := TypingNews{conv, who, until, from}
+	for _, a := range to {
+		if h.ours(a) {
+			h.tell(news, a)
+		} else if car := h.carriers[a.Network]; car != nil && a != who {
+			car.Whisper(Whisper{From: who, To: a, Conv: conv, Typing: &core.Typing{Until: until}})
+		}
+	}
+	return nil
+}
+
+// watchers are the members who see that one of them writes: all who have
+// joined and do not block her.
+func (h *Hub) watchers(v View, conv core.ConvID, who core.Address) ([]core.Address, error) {
+	c, err := v.Conversation(conv)
+	if err != nil {
+		return nil, refuseNone(err, "there is no such conversation")
+	}
+	s, err := v.State(conv)
+	if err != nil {
+		return nil, err
+	}
+	if s.Standing(who) != core.Joined {
+		return nil, Refuse(NotMember, "you are not in this room")
+	}
+	var out []core.Address
 	for _, m := range s.Members {
 		if !h.hears(&c, m) {
 			continue
 		}
-		if blocked, err := h.Blocks(ctx, m.Address, who); err != nil || blocked {
-			continue
-		}
 		if h.ours(m.Address) {
-			if m.Standing == core.Joined {
-				h.tell(news, m.Address)
+			if blocked, err := h.blocks.has(v, m.Address, who); err != nil {
+				return nil, err
+			} else if blocked {
+				continue
 			}
-		} else if car := h.carriers[m.Address.Network]; car != nil && m.Address != who {
-			car.Whisper(Whisper{From: who, To: m.Address, Conv: conv, Typing: &core.Typing{Until: until}})
 		}
+		out = append(out, m.Address)
 	}
-	return nil
+	return out, nil
 }
 
 // typingOver ends a typing that nobody renewed.
