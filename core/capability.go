@@ -82,6 +82,15 @@ func (l Loss) String() string {
 	return s
 }
 
+// Losses lists losses in words.
+func Losses(all []Loss) string {
+	words := make([]string, len(all))
+	for i, l := range all {
+		words[i] = l.String()
+	}
+	return strings.Join(words, ", ")
+}
+
 // Carry is the one place that decides how a content goes to those who have
 // the capabilities caps: whole, with a declared fallback, or not at all, which
 // is a nil content. target is the event that it is about, where the caller has

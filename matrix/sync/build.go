@@ -137,7 +137,8 @@ func (b *builder) news() error {
 	return b.failures()
 }
 
-// failures reads what became of the account's own messages since the token.
+// failures reads which of the account's own messages were lost, or carried
+// without something, since the token.
 func (b *builder) failures() error {
 	reports, err := b.v.Reports(b.q.account, b.q.feed())
 	if err != nil {
@@ -145,7 +146,7 @@ func (b *builder) failures() error {
 	}
 	b.reports = map[core.ConvID][]hub.Report{}
 	for _, r := range reports {
-		if r.Stage != core.StageFailed {
+		if r.Stage != core.StageFailed && len(r.Losses) == 0 {
 			continue
 		}
 		e, err := b.v.Event(r.Event)

@@ -153,8 +153,8 @@ func (r *roomBuild) typing() ([]json.RawMessage, error) {
 // know it.
 const typeSendStatus = "com.beeper.message_send_status"
 
-// failed tells of the account's own messages that could not be delivered. Only
-// she hears of it.
+// failed tells of the account's own messages that could not be delivered, or
+// not with everything that was in them. Only she hears of it.
 func (r *roomBuild) failed() ([]json.RawMessage, error) {
 	var out []json.RawMessage
 	for _, rep := range r.reports[r.conv] {
@@ -166,11 +166,17 @@ func (r *roomBuild) failed() ([]json.RawMessage, error) {
 			continue
 		}
 		to, _ := r.names.UserID(rep.To)
-		e, err := event(typeSendStatus, map[string]any{
+		content := map[string]any{
 			"m.relates_to": map[string]any{"rel_type": "m.reference", "event_id": events[0].EventID},
-			"network":      string(rep.To.Network), "status": "FAIL_PERMANENT", "reason": "m.event_not_handled",
-			"message": to + ": " + rep.Reason, "internal_error": rep.Reason,
-		}, r.q.userID)
+			"network":      string(rep.To.Network),
+		}
+		if rep.Stage == core.StageFailed {
+			content["status"], content["reason"] = "FAIL_PERMANENT", "m.event_not_handled"
+			content["message"], content["internal_error"] = to+": "+rep.Reason, rep.Reason
+		} else {
+			content["status"], content["message"] = "SUCCESS", to+" gets it without: "+core.Losses(rep.Losses)
+		}
+		e, err := event(typeSendStatus, content, r.q.userID)
 		if err != nil {
 			return nil, err
 		}

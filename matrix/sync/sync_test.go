@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"parley/core"
@@ -359,6 +360,15 @@ func TestFailedDelivery(t *testing.T) {
 	e := find(got.List("rooms", "join", room, "ephemeral", "events"), "com.beeper.message_send_status")
 	if e.Text("content", "m.relates_to", "event_id") != sent || e.Text("content", "status") != "FAIL_PERMANENT" {
 		t.Errorf("the sender hears %s", got.Raw)
+	}
+	lost := []core.Loss{{Feature: core.FeatureFormatting, Fallback: "plain text"}}
+	if err := s.Hub.Report(t.Context(), hub.Report{Event: id, To: to, Stage: core.StageThere, Losses: lost}); err != nil {
+		t.Fatal(err)
+	}
+	got = alice.Sync(got.Text("next_batch"), "timeout=10000")
+	e = find(got.List("rooms", "join", room, "ephemeral", "events"), "com.beeper.message_send_status")
+	if e.Text("content", "status") != "SUCCESS" || !strings.Contains(e.Text("content", "message"), "formatting (as plain text)") {
+		t.Errorf("of the loss the sender hears %s", got.Raw)
 	}
 	if got := bob.Sync(other, ""); got.Get("rooms") != nil {
 		t.Errorf("another hears %s", got.Raw)

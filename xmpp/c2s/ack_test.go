@@ -3,6 +3,7 @@ package c2s_test
 import (
 	"testing"
 
+	"parley/core"
 	"parley/hub"
 	"parley/xmpp/xmpptest"
 )
@@ -45,5 +46,39 @@ alice receives:
   <a xmlns='urn:xmpp:sm:3' h='1'/>
 bob receives:
   <message id='waits-for-the-disk'/>
+`, nil)
+}
+
+// What a network could not carry of a message is told to its sender.
+func TestLossIsTold(t *testing.T) {
+	s := xmpptest.New(t)
+	s.Run(friends+`
+alice sends:
+  <message to='bob@example.org' type='chat' id='a-bold-message'><body>bold</body></message>
+bob receives:
+  <message id='a-bold-message'><stanza-id xmlns='urn:xmpp:sid:0' id='{sid}'/></message>
+bob sends:
+  <iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>
+bob receives:
+  <iq type='result' id='q'/>
+`, nil)
+	var id core.EventID
+	err := s.Hub.Read(t.Context(), func(v hub.View) error {
+		events, err := v.Page(hub.Query{For: s.Account("alice"), Directs: true, Kinds: []core.Kind{core.KindMessage}})
+		if err == nil {
+			id = events[0].ID
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := []core.Loss{{Feature: core.FeatureFormatting, Fallback: "plain text"}}
+	if err := s.Hub.Report(t.Context(), hub.Report{Event: id, To: s.Account("bob"), Stage: core.StageThere, Losses: lost}); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(`
+alice receives:
+  <message type='headline' from='example.org'><body>bob@example.org gets your message without: formatting (as plain text)</body></message>
 `, nil)
 }

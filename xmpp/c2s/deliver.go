@@ -393,7 +393,11 @@ func (s *Session) typingNews(ctx context.Context, n hub.TypingNews) error {
 //
 // spec: RFC 6121 §8.5
 func (s *Session) reportNews(n hub.ReportNews) {
-	if n.Report.Stage != core.StageFailed || !s.state.takesBare() {
+	if !s.state.takesBare() {
+		return
+	}
+	if n.Report.Stage != core.StageFailed {
+		s.lossNews(n)
 		return
 	}
 	reason := n.Report.Reason
@@ -404,5 +408,18 @@ func (s *Session) reportNews(n hub.ReportNews) {
 	m.SetAttr("from", s.srv.names.JID(n.Report.To).String()).SetAttr("to", s.jid.String())
 	err := &translate.Error{Condition: translate.ConditionIn(reason), Text: reason}
 	m.Append(err.Element())
+	s.send(m, n.Report.Feed)
+}
+
+// lossNews tells the client what of a message of the account was not carried. XMPP has no status for that; it is a headline of the
+// server's, which clients show and forget.
+func (s *Session) lossNews(n hub.ReportNews) {
+	if len(n.Report.Losses) == 0 {
+		return
+	}
+	m := element.New(translate.NSClient, "message").SetAttr("type", "headline")
+	m.SetAttr("from", s.jid.Domain).SetAttr("to", s.jid.String())
+	words := s.srv.names.JID(n.Report.To).String() + " gets your message without: " + core.Losses(n.Report.Losses)
+	m.Append(element.NewText(translate.NSClient, "body", words), translate.Hint("no-store"))
 	s.send(m, n.Report.Feed)
 }
