@@ -142,6 +142,11 @@ func blocking(ctx context.Context, s *Session) (Outcome, error) {
 	if _, err := p.do(ctx, s.A, "send", Args{"body": blocked}); err != nil {
 		return Outcome{}, err
 	}
+	// What A's server answers after the message, it answers when the message is on its
+	// way: the friend's cannot overtake it then.
+	if _, err := p.do(ctx, s.A, "history", Args{"limit": 1}); err != nil {
+		return Outcome{}, err
+	}
 	if _, err := friend.Do(ctx, "send", Args{"to": s.B.Address, "body": heard}); err != nil {
 		return Outcome{}, err
 	}
