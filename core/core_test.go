@@ -230,3 +230,23 @@ func TestPlainWithoutPlain(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// FuzzSpeller: whatever reads as an address is spelled as it was read, so that
+// nobody has two spellings.
+func FuzzSpeller(f *testing.F) {
+	for _, seed := range []string{"alice", "_xmpp_carol=40a.net", "_xmpp_+abc", "_matrix_=44ave=40b.net", "_", "_xmpp_=", "_xmpp_a=4", "_irc_x=00=40a"} {
+		f.Add(seed, "example.org")
+		f.Add(seed, "a.net")
+	}
+	f.Fuzz(func(t *testing.T, name, domain string) {
+		for _, s := range spellers {
+			a, err := s.Read(name, domain, ours)
+			if err != nil || len(name) > s.Max {
+				continue
+			}
+			if n, d, hashed := s.Spell(a); n != name || d != domain || hashed {
+				t.Errorf("%q@%q reads as %v and is spelled %q@%q", name, domain, a, n, d)
+			}
+		}
+	})
+}
