@@ -3,6 +3,7 @@ package muc
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"parley/core"
 	"parley/hub"
@@ -56,7 +57,7 @@ func (s *Service) list(ctx context.Context, q *question) (*element.Element, erro
 		}
 	}
 	slices.SortFunc(out.Children, func(a, b element.Node) int {
-		return compare(a.(*element.Element).Attr("jid"), b.(*element.Element).Attr("jid"))
+		return strings.Compare(a.(*element.Element).Attr("jid"), b.(*element.Element).Attr("jid"))
 	})
 	return out, nil
 }
@@ -91,10 +92,8 @@ func (s *Service) administer(ctx context.Context, q *question) (*element.Element
 // named finds whom an item means: by nick, or by address.
 func (s *Service) named(q *question, item *element.Element) (core.Address, error) {
 	if nick := item.Attr("nick"); nick != "" {
-		for _, m := range q.st.Members {
-			if m.Nick == nick && m.Standing == core.Joined {
-				return m.Address, nil
-			}
+		if who, here := called(q.st, nick); here {
+			return who, nil
 		}
 		return core.Address{}, translate.Fail(translate.ItemNotFound, "nobody here is called "+nick)
 	}

@@ -84,12 +84,7 @@ func (s *Service) occupantIQ(ctx context.Context, q *question) error {
 	if s.session(c.ID, q.From) == nil {
 		return translate.Fail(translate.NotAcceptable, "you are not in this room")
 	}
-	holder, taken := core.Address{}, false
-	for _, m := range st.Members {
-		if m.Nick == q.to.Resource && m.Standing == core.Joined {
-			holder, taken = m.Address, true
-		}
-	}
+	holder, taken := called(st, q.to.Resource)
 	if !taken {
 		return translate.Fail(translate.ItemNotFound, "nobody here is called "+q.to.Resource)
 	}

@@ -46,14 +46,7 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 func (s *Service) say(ctx context.Context, v Visit, c core.Conversation, st *core.State, el *element.Element) error {
 	reading := translate.Reading{
 		Sender: v.Who, Names: s.Names,
-		Occupant: func(nick string) (core.Address, bool) {
-			for _, m := range st.Members {
-				if m.Nick == nick && m.Standing == core.Joined {
-					return m.Address, true
-				}
-			}
-			return core.Address{}, false
-		},
+		Occupant: func(nick string) (core.Address, bool) { return called(st, nick) },
 	}
 	said, losses, err := talk.Interpret(ctx, s.Hub, el, lookup.Place{Conv: c.ID}, s.Base, reading)
 	if err != nil {
@@ -107,13 +100,8 @@ func (s *Service) private(c core.Conversation, st *core.State, v Visit, nick str
 	case "error":
 		return nil
 	}
-	var to core.Address
-	for _, m := range st.Members {
-		if m.Nick == nick && m.Standing == core.Joined {
-			to = m.Address
-		}
-	}
-	if to.IsZero() {
+	to, here := called(st, nick)
+	if !here {
 		return translate.Fail(translate.ItemNotFound, "nobody here is called "+nick)
 	}
 	sessions := s.sessionsOf(c.ID, to)

@@ -33,6 +33,16 @@ func roleOf(st *core.State, who core.Address) string {
 	return visitor
 }
 
+// called finds the occupant with a nick.
+func called(st *core.State, nick string) (core.Address, bool) {
+	for _, m := range st.Members {
+		if m.Nick == nick && m.Standing == core.Joined {
+			return m.Address, true
+		}
+	}
+	return core.Address{}, false
+}
+
 // affiliationOf asks only the state; the right to return is shown in lists.
 func affiliationOf(st *core.State, who core.Address) hub.Affiliation {
 	return hub.AffiliationOf(st, who, false)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,11 +103,11 @@ type Visit struct {
 }
 
 // room returns the registry's entry, which it makes if asked to.
-func (s *Service) room(id core.ConvID, make_ bool) *room {
+func (s *Service) room(id core.ConvID, create bool) *room {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.rooms[id]
-	if r == nil && make_ {
+	if r == nil && create {
 		r = &room{sessions: map[translate.JID]*session{}}
 		s.rooms[id] = r
 	}
@@ -164,18 +165,8 @@ func (s *Service) sessionsOf(id core.ConvID, who core.Address) []*session {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(a, b *session) int { return compare(a.jid.String(), b.jid.String()) })
+	slices.SortFunc(out, func(a, b *session) int { return strings.Compare(a.jid.String(), b.jid.String()) })
 	return out
-}
-
-func compare(a, b string) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
 }
 
 // Gone takes a session that has ended out of every room.
