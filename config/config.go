@@ -113,6 +113,9 @@ type DNS struct {
 // Metrics says where Prometheus finds the metrics.
 type Metrics struct {
 	Listen ListenAddr `toml:"listen"`
+	// Profiles serves Go's profiles of the running server at /debug/pprof/
+	// beside the metrics, which then must listen on a loopback address.
+	Profiles bool `toml:"profiles"`
 }
 
 // Log says what is logged, and how, on standard error.

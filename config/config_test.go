@@ -97,6 +97,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 		"token characters": {head + "[registration]\nmode = \"token\"\ntokens = [\"has blanks\"]\n", `parley.toml:4: registration.tokens: `},
 		"tokens but open":  {head + "[registration]\nmode = \"open\"\ntokens = [\"abcdefgh\"]\n", `parley.toml:3: registration.mode: `},
 		"tokens file":      {head + "[registration]\nmode = \"token\"\ntokens_file = \"none\"\n", `parley.toml:4: registration.tokens_file: `},
+		"profiles":         {head + "[metrics]\nlisten = \":9090\"\nprofiles = true\n", `parley.toml:4: metrics.profiles: needs`},
 		"resolver":         {head + "[dns]\nresolver = \"ns.example.org\"\n", `parley.toml:3: dns.resolver: `},
 		"route, service":   {head + "[dns.static]\n\"xmqp:a.test\" = \"10.0.0.2:1\"\n", `parley.toml:3: dns.static.xmqp:a.test: `},
 		"route, target":    {head + "[dns.static]\n\"xmpp:b.test\" = \"10.0.0.2:1\"\n\"xmpp:a.test\" = \"10.0.0.2\"\n", `parley.toml:4: dns.static.xmpp:a.test: `},

@@ -90,6 +90,7 @@ func (v *validator) all() {
 	v.database()
 	v.registration()
 	v.dns()
+	v.metrics()
 	v.limits()
 }
 
@@ -162,6 +163,17 @@ func (v *validator) listen() {
 	}
 	l.PublicURL = strings.TrimRight(l.PublicURL, "/")
 	v.httpURL("listen.public_url", l.PublicURL)
+}
+
+// metrics keeps profiles, which tell much about a server, to this machine.
+func (v *validator) metrics() {
+	m := v.cfg.Metrics
+	if !m.Profiles {
+		return
+	}
+	if a, err := netip.ParseAddrPort(string(m.Listen)); err != nil || !a.Addr().IsLoopback() {
+		v.fail("metrics.profiles", "needs metrics.listen to be a loopback address, as in \"127.0.0.1:9090\"")
+	}
 }
 
 func (v *validator) httpURL(key, s string) {

@@ -166,7 +166,7 @@ func TestMetrics(t *testing.T) {
 	m.Count("losses", "too few")
 	m.Count("unheard_of")
 	w := httptest.NewRecorder()
-	m.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	m.handler(false).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	found := false
 	for s := bufio.NewScanner(w.Body); s.Scan(); {
 		found = found || s.Text() == `parley_losses_total{feature="reaction",network="xmpp"} 2`

@@ -119,7 +119,7 @@ func (s *server) addHTTP(context.Context) error {
 	plain.addr = l.HTTP
 	secure := httpService("https", newHTTPServer(s.mux, s.log), s.certs.Server("h2", "http/1.1"))
 	secure.addr = l.HTTPS
-	watch := httpService("metrics", newHTTPServer(s.metrics.handler(), s.log), nil)
+	watch := httpService("metrics", newHTTPServer(s.metrics.handler(s.cfg.Metrics.Profiles), s.log), nil)
 	watch.addr = s.cfg.Metrics.Listen
 	s.services = append(s.services, plain, secure, watch)
 	return nil

@@ -54,7 +54,7 @@ func stdlib(path string) bool {
 func forbidden(from, to string) string {
 	a, b := room(from), room(to)
 	switch {
-	case a == "cmd" || a == "interop":
+	case a == "cmd" || a == "interop" || a == "bench":
 		return "" // they know everything
 	case support(from) && !slices.Contains(protocols, a):
 		return ""

@@ -27,7 +27,7 @@ const ejabberdAPI = "127.0.0.1:5280"
 var ejabberdConfig = template.Must(template.New("ejabberd").Parse(`
 # Written by interop/lab/ejabberd.go.
 hosts: ["{{.Domain}}"]
-loglevel: debug
+loglevel: {{if .Load}}warning{{else}}debug{{end}}
 certfiles: ["{{.Dir}}/cert.pem", "{{.Dir}}/key.pem"]
 ca_file: "{{.CA}}"
 s2s_cafile: "{{.CA}}"
@@ -60,7 +60,7 @@ shaper:
 shaper_rules:
   max_user_sessions: 10
   max_user_offline_messages: 5000
-  c2s_shaper: fast
+  c2s_shaper: {{if .Load}}none{{else}}fast{{end}}
   s2s_shaper: fast
 
 modules:
@@ -83,7 +83,11 @@ modules:
   mod_mam: { default: always, assume_mam_usage: true }
   mod_muc:
     host: "conference.{{.Domain}}"
-    default_room_options: { mam: true, persistent: true, allow_subscription: true }
+{{- if .Load}}
+    max_users: 5000
+    max_user_conferences: 1000
+{{- end}}
+    default_room_options: { {{if .Load}}max_users: 5000, {{end}}mam: true, persistent: true, allow_subscription: true }
   mod_offline: { store_groupchat: false, use_mam_for_storage: true }
   mod_ping: {}
   mod_privacy: {}
@@ -111,20 +115,25 @@ func (l *Lab) AddEjabberd(ctx context.Context, domain string, auth PeerAuth) (*E
 		}
 	}
 	err = writeTemplate(config, ejabberdConfig, map[string]any{
-		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback,
+		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback, "Load": l.load,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lab: ejabberd: %w", err)
 	}
 	logFile := filepath.Join(host.Dir, "ejabberd.log")
 	e := &Ejabberd{domain: domain}
+	var flags []string
+	if l.load {
+		// One scheduler for one processor, and the room for sessions that ejabberdctl makes.
+		flags = []string{"+S", "1:1", "+K", "true", "+P", "250000", "+Q", "65536"}
+	}
 	e.process = host.newProcess(&process{
 		// What ejabberdctl does, without changing to the user ejabberd.
-		command: []string{
+		command: append([]string{
 			"erl", "-sname", "ejabberd@localhost", "-setcookie", "parley-lab", "-noinput",
 			"-mnesia", "dir", fmt.Sprintf("%q", spool), "-ejabberd", "log_rate_limit", "10000",
 			"-s", "ejabberd",
-		},
+		}, flags...),
 		env: []string{
 			"HOME=" + host.Dir, "ERL_EPMD_ADDRESS=127.0.0.1",
 			"ERL_LIBS=/usr/lib/" + debianArch + "-linux-gnu",
@@ -148,6 +157,16 @@ func (e *Ejabberd) Version(ctx context.Context) (string, error) {
 // AddAccount makes an account. The server must be running.
 func (e *Ejabberd) AddAccount(ctx context.Context, local, password string) error {
 	return e.call(ctx, "register", map[string]string{"user": local, "host": e.domain, "password": password})
+}
+
+// AddAccounts makes many accounts. The server must be running.
+func (e *Ejabberd) AddAccounts(ctx context.Context, locals []string, password string) error {
+	for _, local := range locals {
+		if err := e.AddAccount(ctx, local, password); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // call calls one of ejabberd's commands.

@@ -1,14 +1,21 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"parley/config"
 )
 
 // Parley is the server under test, run as a black box by its command line. It serves
@@ -17,6 +24,7 @@ import (
 type Parley struct {
 	*process
 	domain, binary, dir string
+	load                bool // see Options
 }
 
 // Build compiles the parley command into dir and returns the binary's path.
@@ -49,7 +57,7 @@ func (l *Lab) AddParley(ctx context.Context, binary, domain string, auth PeerAut
 		return nil, err
 	}
 
-	p := &Parley{domain: domain, binary: binary, dir: filepath.Join(host.Dir, "server")}
+	p := &Parley{domain: domain, binary: binary, dir: filepath.Join(host.Dir, "server"), load: l.load}
 	if err := p.parley(ctx, host, "init", "--domain", domain, "--dir", p.dir); err != nil {
 		return nil, err
 	}
@@ -71,8 +79,8 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	if err != nil {
 		return err
 	}
-	config := make(map[string]any)
-	if err := toml.Unmarshal(data, &config); err != nil {
+	settings := make(map[string]any)
+	if err := toml.Unmarshal(data, &settings); err != nil {
 		return err
 	}
 	networks := make([]string, 0, 2)
@@ -80,10 +88,10 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 		networks = append(networks, n.String())
 	}
 	set := func(table, name string, value any) {
-		t, ok := config[table].(map[string]any)
+		t, ok := settings[table].(map[string]any)
 		if !ok {
 			t = make(map[string]any)
-			config[table] = t
+			settings[table] = t
 		}
 		t[name] = value
 	}
@@ -99,11 +107,23 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	set("dns", "resolver", address(network4, dnsHost).String()+":53")
 	set("xmpp", "dialback", auth == Dialback)
 	set("limits", "private_networks", networks)
-	if data, err = toml.Marshal(config); err != nil {
+	if p.load {
+		for _, limit := range []string{"connections_per_ip", "messages_per_minute", "message_burst", "client_queue"} {
+			set("limits", limit, 1_000_000)
+		}
+		set("log", "level", "warn")
+		set("metrics", "listen", MetricsAddr)
+		set("metrics", "profiles", true)
+	}
+	if data, err = toml.Marshal(settings); err != nil {
 		return err
 	}
 	return os.WriteFile(file, data, 0o600)
 }
+
+// MetricsAddr is where a Parley under load answers /metrics and /debug/pprof/, to
+// programs on its own host.
+const MetricsAddr = "127.0.0.1:9090"
 
 // Domain returns the domain of Parley's accounts.
 func (p *Parley) Domain() string { return p.domain }
@@ -129,6 +149,36 @@ func (p *Parley) AddAccount(ctx context.Context, local, password string) error {
 	}
 	defer os.Remove(file)
 	return p.parley(ctx, p.host, "account", "add", local+"@"+p.domain, "--password-file", file, "--dir", p.dir)
+}
+
+// AddAccounts makes many accounts. The server must be running.
+func (p *Parley) AddAccounts(ctx context.Context, locals []string, password string) error {
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", config.Dir(p.dir).AdminSocket())
+		},
+	}}
+	defer client.CloseIdleConnections()
+	for _, local := range locals {
+		body, err := json.Marshal(map[string]string{"address": local + "@" + p.domain, "password": password})
+		if err != nil {
+			return fmt.Errorf("lab: parley: %w", err)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://parley/accounts", bytes.NewReader(body))
+		if err != nil {
+			return fmt.Errorf("lab: parley: %w", err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("lab: parley: adding account %s: %w", local, err)
+		}
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("lab: parley: adding account %s: %s %s %w", local, resp.Status, text, err)
+		}
+	}
+	return nil
 }
 
 func (p *Parley) parley(ctx context.Context, host *Host, args ...string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,8 @@ type Server interface {
 	Version(context.Context) (string, error)
 	// AddAccount makes an account, also while the server runs.
 	AddAccount(ctx context.Context, local, password string) error
+	// AddAccounts makes many, while the server runs.
+	AddAccounts(ctx context.Context, locals []string, password string) error
 
 	// Start starts the server and returns when its ports answer.
 	Start(context.Context) error
@@ -30,6 +33,10 @@ type Server interface {
 	Stop(context.Context) error
 	// Kill ends the server as a crash would (SIGKILL).
 	Kill()
+	// Pin has the server run on one processor only, from its next start.
+	Pin(cpu int)
+	// PID is the running server's process ID.
+	PID() int
 	// Log returns the end of what the server logged.
 	Log() string
 }
@@ -42,6 +49,7 @@ type process struct {
 	env     []string
 	ready   []uint16 // TCP ports that answer when it has started
 	logs    []string // further files that it logs to
+	cpu     string   // the processor to run on, empty for any
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -63,6 +71,20 @@ func (p *process) logFile() string { return filepath.Join(p.host.Dir, "log") }
 // Host returns the machine that the program runs on.
 func (p *process) Host() *Host { return p.host }
 
+// Pin has the program run on one processor only, from its next start.
+func (p *process) Pin(cpu int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cpu = strconv.Itoa(cpu)
+}
+
+// PID is the process ID of the running program, whose children belong to it.
+func (p *process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
 // Start starts the program and returns when its ports answer.
 func (p *process) Start(ctx context.Context) error {
 	p.mu.Lock()
@@ -72,7 +94,11 @@ func (p *process) Start(ctx context.Context) error {
 		return fmt.Errorf("lab: starting %s: %w", p.host.Name, err)
 	}
 	defer out.Close()
-	p.cmd = p.host.Command(context.Background(), p.command[0], p.command[1:]...)
+	command := p.command
+	if p.cpu != "" {
+		command = append([]string{"taskset", "-c", p.cpu}, command...) // becomes the program by exec
+	}
+	p.cmd = p.host.Command(context.Background(), command[0], command[1:]...)
 	p.cmd.Dir, p.cmd.Env = p.host.Dir, append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
