@@ -45,6 +45,24 @@ func (a Address) IsZero() bool { return a == Address{} }
 // IsLocal reports whether a is hosted here.
 func (a Address) IsLocal() bool { return a.Network == Local }
 
+// OccupantAddress names somebody in a room elsewhere of whom no more is known
+// than the nick: the room's name and the nick, with a '/' between them, which
+// no name of a room contains.
+func OccupantAddress(room Address, nick string) Address {
+	room.Name += "/" + nick
+	return room
+}
+
+// Occupant takes apart what [OccupantAddress] made.
+func (a Address) Occupant() (room Address, nick string, ok bool) {
+	name, nick, ok := strings.Cut(a.Name, "/")
+	if !ok || a.Network != XMPP {
+		return Address{}, "", false
+	}
+	a.Name = name
+	return a, nick, true
+}
+
 // Server is the address of the server that a lives on.
 func (a Address) Server() Address { return Address{Network: a.Network, Domain: a.Domain} }
 

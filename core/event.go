@@ -29,6 +29,16 @@ type Event struct {
 	Aliases []Alias
 }
 
+// AliasIn returns what the event is called in a scope, "" if nothing.
+func (e *Event) AliasIn(n Network, kind, scope string) string {
+	for _, a := range e.Aliases {
+		if a.Network == n && a.Kind == kind && a.Scope == scope {
+			return a.Key
+		}
+	}
+	return ""
+}
+
 // Alias returns the event's first alias of that network and kind.
 func (e *Event) Alias(n Network, kind string) (Alias, bool) {
 	for _, a := range e.Aliases {

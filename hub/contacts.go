@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 
 	"parley/core"
 )
@@ -110,6 +111,9 @@ func (h *Hub) Consent(ctx context.Context, n ContactNotice) error {
 func (t *turn) consent(n ContactNotice) error {
 	if n.From == n.To {
 		return Refuse(Bad, "you need not ask yourself")
+	}
+	if nicked(n.From) || nicked(n.To) {
+		return nil // who is known by a nick in one room is nobody's contact
 	}
 	send := true
 	if t.h.ours(n.From) {
@@ -329,7 +333,15 @@ func (h *Hub) Accept(ctx context.Context, r JoinRequest) (core.Event, error) {
 		}
 		return t.consent(ContactNotice{Kind: Ask, From: r.Who, To: other})
 	})
+	if errors.Is(err, errAsk) {
+		return h.enter(ctx, r)
+	}
 	return e, err
+}
+
+func nicked(a core.Address) bool {
+	_, _, ok := a.Occupant()
+	return ok
 }
 
 // showAll shows every session of from to one who may see it from now on.

@@ -22,6 +22,14 @@ type Draft struct {
 	// With runs in the same turn, before or after the event is admitted, also
 	// for a repetition: a protocol's own rows that must be on disk with it.
 	With func(tx Tx, e *core.Event) error
+	// Accepted says that an authority elsewhere has accepted it: it is applied
+	// without asking again, and goes nowhere. Only a [Remote] says so.
+	Accepted bool
+	// Below puts it below what is known of a conversation elsewhere, as history
+	// that was learnt later: it is no news. Only for what is Accepted.
+	Below bool
+	// at, if not zero, is its position.
+	at core.Position
 	// via is who lets the joiner of a restricted conversation in: what a
 	// draft's own content says of it is not believed.
 	via core.Address

@@ -80,6 +80,7 @@ type Hub struct {
 	judges    map[core.Authority]Judge
 	carriers  map[core.Network]Carrier
 	informers map[core.Network]Informer
+	remotes   map[core.Network]Remote
 
 	bus         Bus
 	unsubscribe func()
@@ -96,7 +97,7 @@ func New(cfg Config, store Store, log *slog.Logger, count Counter) *Hub {
 	h := &Hub{
 		cfg: cfg.withDefaults(), store: store, log: log, count: count,
 		judges: map[core.Authority]Judge{}, carriers: map[core.Network]Carrier{},
-		informers: map[core.Network]Informer{},
+		informers: map[core.Network]Informer{}, remotes: map[core.Network]Remote{},
 	}
 	if h.count == nil {
 		h.count = noCounter{}
@@ -122,6 +123,9 @@ func (h *Hub) AddJudge(a core.Authority, j Judge) { h.judges[a] = j }
 
 // AddCarrier adds the carrier of a network.
 func (h *Hub) AddCarrier(c Carrier) { h.carriers[c.Network()] = c }
+
+// AddRemote adds what asks the authorities of rooms elsewhere.
+func (h *Hub) AddRemote(r Remote) { h.remotes[r.Network()] = r }
 
 // AddInformer adds the informer of a network.
 func (h *Hub) AddInformer(i Informer) { h.informers[i.Network()] = i }

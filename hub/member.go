@@ -217,6 +217,9 @@ func (h *Hub) Join(ctx context.Context, r JoinRequest) (core.Event, error) {
 		e, err = t.join(r)
 		return err
 	})
+	if errors.Is(err, errAsk) {
+		return h.enter(ctx, r)
+	}
 	return e, err
 }
 

@@ -308,8 +308,11 @@ func (h *Hub) watchers(v View, conv core.ConvID, who core.Address) ([]core.Addre
 		return nil, Refuse(NotMember, "you are not in this room")
 	}
 	var out []core.Address
+	if c.Authority == core.Elsewhere && h.ours(who) {
+		out = append(out, c.Address) // which tells the others
+	}
 	for _, m := range s.Members {
-		if !h.hears(&c, m) {
+		if !h.hears(&c, m) || c.Authority == core.Elsewhere && !h.ours(m.Address) {
 			continue
 		}
 		if h.ours(m.Address) {

@@ -114,14 +114,23 @@ func (t *turn) whisperReading(p place, r Reading) {
 	if r.Stage != core.StageDisplayed {
 		return
 	}
-	for _, m := range p.s.Members {
-		c := t.h.carriers[m.Address.Network]
-		if m.Standing != core.Joined || m.Address == r.Who || c == nil {
-			continue
+	whisper := func(to core.Address) {
+		if c := t.h.carriers[to.Network]; c != nil {
+			t.after = append(t.after, func() {
+				c.Whisper(Whisper{From: r.Who, To: to, Conv: r.Conv, Displayed: r.Event})
+			})
 		}
-		t.after = append(t.after, func() {
-			c.Whisper(Whisper{From: r.Who, To: m.Address, Conv: r.Conv, Displayed: r.Event})
-		})
+	}
+	if p.c.Authority == core.Elsewhere {
+		if t.h.ours(r.Who) {
+			whisper(p.c.Address)
+		}
+		return
+	}
+	for _, m := range p.s.Members {
+		if m.Standing == core.Joined && m.Address != r.Who {
+			whisper(m.Address)
+		}
 	}
 }
 

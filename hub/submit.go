@@ -23,6 +23,9 @@ func refuseNone(err error, text string) error {
 // event.
 func (h *Hub) Submit(ctx context.Context, d Draft) (core.Event, error) {
 	events, err := h.SubmitAll(ctx, []Draft{d})
+	if errors.Is(err, errAsk) {
+		return h.ask(ctx, d)
+	}
 	if err != nil {
 		return core.Event{}, err
 	}
@@ -82,15 +85,17 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 		m.Via = d.via
 		e.Content = m
 	}
-	target, err := t.prepare(p, &e)
+	target, err := t.prepare(p, &e, d.Accepted)
 	if err != nil {
 		return core.Event{}, err
 	}
-	if err := t.verdict(p, &e); err != nil {
-		t.h.count.Count("refused", string(core.KindOf(e.Content)), string(CodeOf(err)))
+	if err := t.verdict(p, &e, target, d.Accepted); err != nil {
+		if !errors.Is(err, errAsk) {
+			t.h.count.Count("refused", string(core.KindOf(e.Content)), string(CodeOf(err)))
+		}
 		return core.Event{}, err
 	}
-	if err := t.keep(p, &e); err != nil {
+	if err := t.keep(p, &e, d); err != nil {
 		return core.Event{}, err
 	}
 	if d.With != nil {
@@ -106,7 +111,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 			return core.Event{}, err
 		}
 	}
-	if err := t.consequences(place{p.c, after}, p.s, &e, target, d.From); err != nil {
+	if err := t.consequences(place{p.c, after}, p.s, &e, target, d); err != nil {
 		return core.Event{}, err
 	}
 	t.h.count.Count("admitted", string(core.KindOf(e.Content)))
@@ -139,7 +144,7 @@ func (t *turn) repetition(d *Draft) (core.Event, bool, error) {
 
 // prepare holds the content to its form and fills in what the hub decides. It
 // returns the event that e is about.
-func (t *turn) prepare(p place, e *core.Event) (*core.Event, error) {
+func (t *turn) prepare(p place, e *core.Event, accepted bool) (*core.Event, error) {
 	if e.Sender.IsZero() || e.Content == nil {
 		return nil, Refuse(Bad, "an event needs a sender and a content")
 	}
@@ -158,9 +163,13 @@ func (t *turn) prepare(p place, e *core.Event) (*core.Event, error) {
 		return nil, Refuse(TooLarge, "this is longer than %d bytes", t.h.cfg.MaxContent)
 	}
 	if c, ok := e.Content.(core.Membership); ok {
-		c, err := t.membership(p, e, c)
+		if accepted {
+			c.Before, c.OldNick = p.s.Standing(c.Target), p.s.Members[c.Target].Nick
+		} else if c, err = t.membership(p, e, c); err != nil {
+			return nil, err
+		}
 		e.Content = c
-		return nil, err
+		return nil, nil
 	}
 	if c, ok := e.Content.(core.Change); ok && c.Aspect == core.AspectLevels && p.s.HasLevels {
 		old := p.s.Levels.Clone()
@@ -222,7 +231,7 @@ func (t *turn) target(p place, e *core.Event) (*core.Event, error) {
 		if target.Retracted != "" {
 			return &target, nil
 		}
-		if target.Sender != e.Sender && p.s.Level(e.Sender) < levelOf(p.s, func(l core.Levels) int64 { return l.Redact }) {
+		if p.c.Authority != core.Elsewhere && target.Sender != e.Sender && p.s.Level(e.Sender) < levelOf(p.s, func(l core.Levels) int64 { return l.Redact }) {
 			return nil, Refuse(Forbidden, "only its author or a moderator retracts a message")
 		}
 	case core.Reaction:
@@ -260,9 +269,16 @@ func reactionsOf(v View, who core.Address, target core.EventID) (map[string]core
 }
 
 // verdict asks the conversation's one authority.
-func (t *turn) verdict(p place, e *core.Event) error {
-	if p.c.Authority == core.Here {
+func (t *turn) verdict(p place, e, target *core.Event, accepted bool) error {
+	switch {
+	case p.c.Authority == core.Here && accepted:
+		return errors.New("nobody elsewhere decides about this conversation")
+	case p.c.Authority == core.Here:
 		return judge(p.s, e)
+	case accepted:
+		return nil
+	case p.c.Authority == core.Elsewhere:
+		return judgeElsewhere(p.s, e, target)
 	}
 	j := t.h.judges[p.c.Authority]
 	if j == nil {
@@ -272,12 +288,10 @@ func (t *turn) verdict(p place, e *core.Event) error {
 }
 
 // keep numbers the event, lets the mirrors write their forms, and stores it.
-func (t *turn) keep(p place, e *core.Event) error {
-	edge, _, err := t.tx.Edge(e.Conv)
-	if err != nil {
+func (t *turn) keep(p place, e *core.Event, d Draft) error {
+	if err := t.number(p, e, d); err != nil {
 		return err
 	}
-	e.Position, e.Feed = edge+1, t.tx.NextFeed()
 	native := len(p.c.Native)
 	for _, m := range t.h.mirrors {
 		if err := m.Admit(t.tx, p.c, p.s, e); err != nil {
@@ -292,8 +306,18 @@ func (t *turn) keep(p place, e *core.Event) error {
 	return t.tx.PutEvent(e)
 }
 
+// number gives the event its places in the two orders.
+func (t *turn) number(p place, e *core.Event, d Draft) error {
+	if d.Below && d.Accepted {
+		return t.numberBelow(e)
+	}
+	edge, _, err := t.tx.Edge(e.Conv)
+	e.Position, e.Feed = max(edge+1, d.at), t.tx.NextFeed()
+	return err
+}
+
 // consequences are what an admitted event brings with it, and whom it reaches.
-func (t *turn) consequences(p place, before *core.State, e *core.Event, target *core.Event, from string) error {
+func (t *turn) consequences(p place, before *core.State, e *core.Event, target *core.Event, d Draft) error {
 	switch c := e.Content.(type) {
 	case core.Retract:
 		if target != nil && target.Retracted == "" {
@@ -314,8 +338,14 @@ func (t *turn) consequences(p place, before *core.State, e *core.Event, target *
 			return err
 		}
 	}
-	if err := t.tellEvent(p, before, e, target, from); err != nil {
+	if d.Below {
+		return nil
+	}
+	if err := t.tellEvent(p, before, e, target, d.From); err != nil {
 		return err
+	}
+	if p.c.Authority == core.Elsewhere {
+		return t.postElsewhere(p, e, d)
 	}
 	if err := t.post(p, before, e); err != nil {
 		return err
@@ -460,7 +490,10 @@ func (h *Hub) React(ctx context.Context, target core.EventID, keys []string, d D
 		}
 		first := d
 		put := func(c core.Content) error {
-			d := Draft{Conv: d.Conv, Sender: d.Sender, Origin: d.Origin, From: d.From, Content: c}
+			d := Draft{
+				Conv: d.Conv, Sender: d.Sender, Origin: d.Origin, From: d.From, Content: c,
+				Accepted: d.Accepted, Below: d.Below, at: d.at,
+			}
 			d.Aliases, d.Native, d.With = first.Aliases, first.Native, first.With
 			first.Aliases, first.Native, first.With = nil, nil, nil
 			_, err := t.admit(d)

@@ -95,7 +95,7 @@ func Find(v hub.View, sender core.Address, at Place, ref translate.Ref) (core.Ev
 	}
 	e, err := v.Event(core.EventID(ref.ID))
 	if errors.Is(err, hub.ErrNone) {
-		return "", nil
+		return named(v, at, ref.ID)
 	} else if err != nil {
 		return "", err
 	}
@@ -110,6 +110,19 @@ func Find(v hub.View, sender core.Address, at Place, ref translate.Ref) (core.Ev
 		return e.ID, nil
 	}
 	return "", err
+}
+
+// named finds what a room elsewhere calls so.
+func named(v hub.View, at Place, id string) (core.EventID, error) {
+	if at.Conv == "" {
+		return "", nil
+	}
+	a := core.Alias{Network: core.XMPP, Kind: translate.AliasStanza, Scope: translate.RoomScope(at.Conv), Key: id}
+	e, _, err := v.EventBy(a)
+	if errors.Is(err, hub.ErrNone) {
+		err = nil
+	}
+	return e, err
 }
 
 // Writing fills in what translate.Out must know of an event.

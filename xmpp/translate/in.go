@@ -348,6 +348,9 @@ func Scope(sender core.Address, conv core.ConvID, peer core.Address) string {
 	return sender.String() + " " + string(conv)
 }
 
+// RoomScope is what the stanza-ids are unique in that a room elsewhere gives: each account that is in it has a conversation of its own.
+func RoomScope(conv core.ConvID) string { return string(conv) }
+
 // The kinds of aliases that XMPP gives.
 const (
 	AliasOrigin = "origin-id" // XEP-0359, in [Scope]

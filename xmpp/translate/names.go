@@ -73,8 +73,11 @@ func (n Names) speller() core.Speller {
 	return core.Speller{Native: core.XMPP, Home: n.Home, Max: maxLocal}
 }
 
-// JID is the bare JID of a person or server.
+// JID is the bare JID of a person or server; of the occupant of a room elsewhere it is her JID in the room.
 func (n Names) JID(a core.Address) JID {
+	if room, nick, ok := a.Occupant(); ok {
+		return JID{Local: room.Name, Domain: room.Domain, Resource: nick}
+	}
 	name, domain, _ := n.speller().Spell(a)
 	return JID{Local: name, Domain: domain}
 }

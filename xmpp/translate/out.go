@@ -36,6 +36,8 @@ type Writing struct {
 	DelayFrom string
 	// Ask asks the receiver for a receipt and a marker, where the writer's own client did not decide on it.
 	Ask bool
+	// Elsewhere says that the room is one on another server, which gives the stanza-ids.
+	Elsewhere bool
 	// Occupant is the JID in the room under which a member is known; nil outside of rooms.
 	Occupant func(core.Address) string
 	// OccupantID is the sender's in the room, if there is one.
@@ -154,14 +156,18 @@ func MessageID(e *core.Event) string {
 	return string(e.ID)
 }
 
-// ReferenceID is how others refer to an event: by the stanza-id of the room, or between two people by the sender's own.
+// ReferenceID is how others refer to an event: by the stanza-id of the room, or between two people by the sender's own. A room
+// elsewhere gives stanza-ids of its own; in one that gives none the sender's must do.
 //
 // spec: XEP-0461 §4.1
 // spec: XEP-0444 §4.2
 // spec: XEP-0424 §5.1
-func ReferenceID(e *core.Event, group bool) string {
-	if group {
+func ReferenceID(e *core.Event, group, elsewhere bool) string {
+	if group && !elsewhere {
 		return string(e.ID)
+	}
+	if id := e.AliasIn(core.XMPP, AliasStanza, RoomScope(e.Conv)); group && id != "" {
+		return id
 	}
 	for _, kind := range [...]string{AliasOrigin, AliasID} {
 		if a, ok := e.Alias(core.XMPP, kind); ok {
@@ -174,7 +180,7 @@ func ReferenceID(e *core.Event, group bool) string {
 // refer is ReferenceID of an event that may not be known.
 func (w Writing) refer(id core.EventID) string {
 	if e, ok := w.Messages[id]; ok {
-		return ReferenceID(&e, w.group())
+		return ReferenceID(&e, w.group(), w.Elsewhere)
 	}
 	return string(id)
 }
@@ -304,6 +310,15 @@ func ChatState(composing bool, from, to, typ string) *element.Element {
 // spec: XEP-0184 §7
 // spec: XEP-0333 §4.2
 func ReceiptFor(e *core.Event, stage core.Stage, group bool, from, to string) *element.Element {
+	return receipt(e, stage, group, false, from, to)
+}
+
+// ReceiptElsewhere is [ReceiptFor] in a room on another server.
+func ReceiptElsewhere(e *core.Event, stage core.Stage, from, to string) *element.Element {
+	return receipt(e, stage, true, true, from, to)
+}
+
+func receipt(e *core.Event, stage core.Stage, group, elsewhere bool, from, to string) *element.Element {
 	m := element.New(NSClient, "message").SetAttr("from", from).SetAttr("to", to).SetAttr("id", string(core.NewEventID()))
 	m.SetAttr("type", "chat")
 	if group {
@@ -312,7 +327,7 @@ func ReceiptFor(e *core.Event, stage core.Stage, group bool, from, to string) *e
 	if stage == core.StageDisplayed {
 		id := MessageID(e)
 		if group {
-			id = string(e.ID)
+			id = ReferenceID(e, group, elsewhere)
 		}
 		m.Append(element.New(NSMarkers, "displayed").SetAttr("id", id))
 	} else {

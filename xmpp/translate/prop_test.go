@@ -99,7 +99,7 @@ func TestInUndoesOut(t *testing.T) {
 				e.Aliases = []core.Alias{{Network: core.XMPP, Kind: AliasID, Key: "id-" + string(id)}, {Network: core.XMPP, Kind: AliasOrigin, Key: "origin-" + string(id)}}
 			}
 			w.Messages[id] = e
-			r.Messages[ReferenceID(&e, group)], r.Messages[MessageID(&e)] = id, id
+			r.Messages[ReferenceID(&e, group, false)], r.Messages[MessageID(&e)] = id, id
 		}
 		if b, ok := core.BodyOf(c); ok {
 			for _, f := range b.Files() {
