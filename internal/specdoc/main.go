@@ -1,5 +1,6 @@
 // Command specdoc is the librarian: it reads which section of which standard
-// each line of the code says it implements, and writes docs/standards.md.
+// each line of the code says it implements, and writes docs/standards.md and,
+// for the lists of XMPP software, docs/parley.doap.
 //
 // A reference is a comment, or the end of one, that consists of the word spec,
 // a colon, and a citation: RFC 6120 §4.2, XEP-0198 §5, MX 1.19 CS §10.4 (CS is
@@ -10,12 +11,15 @@
 // What cannot be read off the code, the names of the standards and how much
 // of each is done, is kept by hand in docs/standards.toml. The two hold each
 // other to account: a standard that is cited must have a row, and a row that
-// claims anything must be cited.
+// claims anything must be cited. A row may name the tests that prove it, which
+// must exist: "xmpp/c2s TestFast", a folder and a function, or "interop" and a
+// feature of the interop matrix, several separated by semicolons.
 //
 // Run it at the top of the tree: go run ./internal/specdoc
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,25 +36,40 @@ func main() {
 }
 
 func run(root string) error {
-	text, err := generate(root)
+	made, err := generate(root)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(root, "docs", "standards.md"), text, 0o644)
+	for _, d := range made {
+		if err := os.WriteFile(filepath.Join(root, "docs", d.name), d.text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// generate makes the text of docs/standards.md.
-func generate(root string) ([]byte, error) {
+// document is a file in docs.
+type document struct {
+	name string
+	text []byte
+}
+
+// generate makes the documents.
+func generate(root string) ([]document, error) {
 	t, err := readTable(filepath.Join(root, "docs", "standards.toml"))
 	if err != nil {
 		return nil, err
 	}
-	cites, err := scanTree(root)
+	found, err := scanTree(root)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.assign(cites); err != nil {
+	if err := errors.Join(t.assign(found.cites), t.checkTests(found.tests)); err != nil {
 		return nil, err
 	}
-	return render(t), nil
+	doap, err := renderDOAP(t)
+	if err != nil {
+		return nil, err
+	}
+	return []document{{"standards.md", render(t)}, {"parley.doap", doap}}, nil
 }

@@ -28,6 +28,7 @@ func render(t *table) []byte {
 		fmt.Fprintf(&b, "- *%s*: %s\n", s.name, s.meaning)
 	}
 	fmt.Fprintf(&b, "\nMatrix is cited by version %s of its specification.\n", t.Matrix)
+	renderSuite(&b, t)
 	for _, g := range groups {
 		var rows []*row
 		for _, r := range t.Standards {
@@ -39,9 +40,10 @@ func render(t *table) []byte {
 			continue
 		}
 		slices.SortFunc(rows, func(a, b *row) int { return compareSections(a.ID, b.ID) })
-		fmt.Fprintf(&b, "\n## %s\n\n| | | status | tests | note |\n|---|---|---|---|---|\n", g.title)
+		fmt.Fprintf(&b, "\n## %s\n\n| | | status | tests | proved by | note |\n|---|---|---|---|---|---|\n", g.title)
 		for _, r := range rows {
-			fmt.Fprintf(&b, "| %s | %s | %s | %d | %s |\n", r.ID, r.Name, r.Status, r.tests(), strings.ReplaceAll(r.Note, "|", `\|`))
+			fmt.Fprintf(&b, "| %s | %s | %s | %d | %s | %s |\n", r.ID, r.Name, r.Status, r.tests(), strings.Join(r.testNames(), "; "),
+				strings.ReplaceAll(r.Note, "|", `\|`))
 		}
 		for _, r := range rows {
 			r.render(&b)

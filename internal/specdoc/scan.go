@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	slashpath "path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -42,9 +43,15 @@ func parseCitation(s string) (cite, error) {
 	return c, nil
 }
 
+// scan is what was read in the code.
+type scan struct {
+	cites []cite
+	tests map[string]bool // the test functions, as "xmpp/c2s TestFast"
+}
+
 // scanTree reads all Go files below root.
-func scanTree(root string) ([]cite, error) {
-	var cites []cite
+func scanTree(root string) (*scan, error) {
+	all := &scan{tests: make(map[string]bool)}
 	var errs []error
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -64,24 +71,28 @@ func scanTree(root string) ([]cite, error) {
 		if err != nil {
 			return err
 		}
-		found, err := scanFile(path, filepath.ToSlash(rel))
-		if err != nil {
+		if err := all.file(path, filepath.ToSlash(rel)); err != nil {
 			errs = append(errs, err)
 		}
-		cites = append(cites, found...)
 		return nil
 	})
-	return cites, errors.Join(append(errs, err)...)
+	return all, errors.Join(append(errs, err)...)
 }
 
-// scanFile reads one file; rel is its name in the citations.
-func scanFile(path, rel string) ([]cite, error) {
+// file reads one file; rel is its name in the citations.
+func (all *scan) file(path, rel string) error {
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, path, nil, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var cites []cite
+	if strings.HasSuffix(rel, "_test.go") {
+		for _, d := range f.Decls {
+			if name := testName(d); name != "" {
+				all.tests[slashpath.Dir(rel)+" "+name] = true
+			}
+		}
+	}
 	var errs []error
 	for _, group := range f.Comments {
 		for _, c := range group.List {
@@ -100,27 +111,36 @@ func scanFile(path, rel string) ([]cite, error) {
 					}
 					found.file, found.line = rel, start+i
 					found.test = testAround(f, c.Pos())
-					cites = append(cites, found)
+					all.cites = append(all.cites, found)
 				}
 			}
 		}
 	}
-	return cites, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// testName is the name of a test function, "" for all else.
+func testName(d ast.Decl) string {
+	fn, ok := d.(*ast.FuncDecl)
+	if ok && fn.Recv == nil && (strings.HasPrefix(fn.Name.Name, "Test") || strings.HasPrefix(fn.Name.Name, "Fuzz")) {
+		return fn.Name.Name
+	}
+	return ""
 }
 
 // testAround names the test function that a comment is in or above.
 func testAround(f *ast.File, pos token.Pos) string {
 	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Recv != nil || !(strings.HasPrefix(fn.Name.Name, "Test") || strings.HasPrefix(fn.Name.Name, "Fuzz")) {
+		name := testName(d)
+		if name == "" {
 			continue
 		}
-		from := fn.Pos()
-		if fn.Doc != nil {
-			from = fn.Doc.Pos()
+		from := d.Pos()
+		if doc := d.(*ast.FuncDecl).Doc; doc != nil {
+			from = doc.Pos()
 		}
-		if from <= pos && pos < fn.End() {
-			return fn.Name.Name
+		if from <= pos && pos < d.End() {
+			return name
 		}
 	}
 	return ""

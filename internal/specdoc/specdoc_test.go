@@ -2,31 +2,52 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"parley/interop"
 )
 
 // lineNumbers are not held to be up to date: every edit moves some.
 var lineNumbers = regexp.MustCompile(`(\.go):\d+\]\(([^)#]*)#L\d+\)`)
 
-// docs/standards.md says what the code and docs/standards.toml say.
+// The documents say what the code and docs/standards.toml say.
 func TestStandardsAreUpToDate(t *testing.T) {
 	root := filepath.Join("..", "..")
-	want, err := generate(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(root, "docs", "standards.md"))
+	made, err := generate(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	plain := func(b []byte) []byte { return lineNumbers.ReplaceAll(b, []byte("$1]($2)")) }
-	if !bytes.Equal(plain(got), plain(want)) {
-		t.Error("docs/standards.md is out of date: run `make docs`")
+	for _, d := range made {
+		got, err := os.ReadFile(filepath.Join(root, "docs", d.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(plain(got), plain(d.text)) {
+			t.Errorf("docs/%s is out of date: run `make docs`", d.name)
+		}
+	}
+}
+
+// What the table says is proved by the interop matrix is a row of it.
+func TestInteropFeatures(t *testing.T) {
+	table, err := readTable(filepath.Join("..", "..", "docs", "standards.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range table.Standards {
+		for _, name := range r.testNames() {
+			feature, isInterop := strings.CutPrefix(name, interopPrefix)
+			if isInterop && !slices.ContainsFunc(interop.Features, func(f *interop.Feature) bool { return f.Name == feature }) {
+				t.Errorf("%s is proved by the interop matrix's %q, and it has no such row", r.ID, feature)
+			}
+		}
 	}
 }
 
@@ -56,7 +77,7 @@ func TestCitations(t *testing.T) {
 	}
 }
 
-// tree writes files and a table, and generates the document.
+// tree writes files and a table, and generates the documents.
 func tree(t *testing.T, table string, files map[string]string) (string, error) {
 	t.Helper()
 	root := t.TempDir()
@@ -70,8 +91,11 @@ func tree(t *testing.T, table string, files map[string]string) (string, error) {
 			t.Fatal(err)
 		}
 	}
-	text, err := generate(root)
-	return string(text), err
+	made, err := generate(root)
+	if err != nil {
+		return "", err
+	}
+	return string(made[0].text) + string(made[1].text), nil
 }
 
 const code = `package a
@@ -121,11 +145,76 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"| RFC 1 | Host software | complete | 1 |  |\n",
+		"| RFC 1 | Host software | complete | 1 |  |  |\n",
 		`| a \| b |`,
 		"- §9.2: [p/a.go:6](../p/a.go#L6), [p/a_test.go:5](../p/a_test.go#L5)\n- §10: [p/a.go:5](../p/a.go#L5), ",
 		"### MX CS §10: Modules\n\n- §10.4.2: [p/a.go:11]",
 		"- as a whole: [p/a.go:5]",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the document has no\n%s\nIt is\n%s", want, text)
+		}
+	}
+}
+
+func TestDOAP(t *testing.T) {
+	text, err := tree(t, strings.Replace(rows, "Host software", "XMPP <Core>", 1)+"[[standard]]\nid = \"XEP-0002\"\nname = \"n\"\nstatus = \"none\"\n",
+		map[string]string{"a.go": code})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, doap, _ := strings.Cut(text, xml.Header)
+	var got struct {
+		Implements []struct {
+			At  string `xml:"http://www.w3.org/1999/02/22-rdf-syntax-ns# resource,attr"`
+			XEP struct {
+				XEP struct {
+					At string `xml:"http://www.w3.org/1999/02/22-rdf-syntax-ns# resource,attr"`
+				} `xml:"https://linkmauve.fr/ns/xmpp-doap# xep"`
+				Status string `xml:"https://linkmauve.fr/ns/xmpp-doap# status"`
+				Note   string `xml:"https://linkmauve.fr/ns/xmpp-doap# note"`
+			} `xml:"https://linkmauve.fr/ns/xmpp-doap# SupportedXep"`
+		} `xml:"http://usefulinc.com/ns/doap# Project>implements"`
+	}
+	if err := xml.Unmarshal([]byte(doap), &got); err != nil {
+		t.Fatalf("%v\n%s", err, doap)
+	}
+	if len(got.Implements) != 2 {
+		t.Fatalf("it lists %+v", got.Implements)
+	}
+	if at := got.Implements[0].At; at != "https://xmpp.org/rfcs/rfc1.html" {
+		t.Errorf("the RFC is %q", at)
+	}
+	x := got.Implements[1].XEP
+	if x.XEP.At != "https://xmpp.org/extensions/xep-0001.html" || x.Status != "partial" || x.Note != "a | b" {
+		t.Errorf("the extension is %+v", x)
+	}
+}
+
+func TestSuite(t *testing.T) {
+	lines := `
+[[line]]
+category = "Core"
+feature = "Features"
+server = "no"
+advanced = "yes"
+providers = ["XEP-0001", "XEP-0009"]
+[[line]]
+category = "Core"
+feature = "Calls"
+server = "N/A"
+advanced = "N/A"
+providers = ["XEP-0008"]
+`
+	text, err := tree(t, "suite = \"Suite\"\n"+strings.Replace(rows, "note =", "test = \"p TestF\"\nnote =", 1)+lines,
+		map[string]string{"p/a.go": code, "p/a_test.go": codeTest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"## Suite\n", "### Core\n",
+		"| Features | no | yes | XEP-0001, XEP-0009 | XEP-0001 partial, XEP-0009 none | p TestF |\n",
+		"| Calls | N/A | N/A | XEP-0008 | clients' own |  |\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the document has no\n%s\nIt is\n%s", want, text)
@@ -151,6 +240,8 @@ func TestTableAndCodeDisagree(t *testing.T) {
 		"citation":       {rows, map[string]string{"a.go": code, "b.go": "package a\n\n// spec: rfc1\n"}, "b.go:3: "},
 		"Matrix version": {rows, map[string]string{"a.go": code, "b.go": "package a\n\n// spec: MX 1.2 CS §10\n"}, "b.go:3: cites Matrix 1.2"},
 		"Matrix section": {rows, map[string]string{"a.go": code, "b.go": "package a\n\n// spec: MX 1.19 CS §1\n"}, "b.go:3: docs/standards.toml has no row for MX CS §1"},
+		"no such test":   {strings.Replace(rows, "note =", "test = \"p TestF; p TestG\"\nnote =", 1), map[string]string{"p/a.go": code, "p/a_test.go": codeTest}, `XEP-0001 is proved by "p TestG"`},
+		"suite":          {rows + "[[line]]\nfeature = \"TLS\"\nserver = \"maybe\"\n", plain(), `"TLS" asks "maybe"`},
 		"unknown key":    {rows + "more = 1\n", plain(), "strict mode"},
 	} {
 		t.Run(name, func(t *testing.T) {

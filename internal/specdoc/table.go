@@ -15,6 +15,9 @@ type table struct {
 	// Matrix is the version of the Matrix specification that is cited.
 	Matrix    string `toml:"matrix"`
 	Standards []*row `toml:"standard"`
+	// Suite is the name of the compliance suite whose lines follow.
+	Suite string  `toml:"suite"`
+	Lines []*line `toml:"line"`
 }
 
 // row is one standard, or one part of the Matrix specification.
@@ -23,8 +26,22 @@ type row struct {
 	Name   string `toml:"name"`
 	Status string `toml:"status"`
 	Note   string `toml:"note"`
+	// Test names what proves it: "xmpp/c2s TestFast; interop talk: edit".
+	Test string `toml:"test"`
+	// Version is the revision of an extension that was implemented.
+	Version string `toml:"version"`
 
 	cites []cite
+}
+
+// line is one feature of the compliance suite.
+type line struct {
+	Category string `toml:"category"`
+	Feature  string `toml:"feature"`
+	// Server and Advanced say what is asked of a server of either level: yes, no or N/A.
+	Server    string   `toml:"server"`
+	Advanced  string   `toml:"advanced"`
+	Providers []string `toml:"providers"` // IDs of standards
 }
 
 // The statuses, with what they mean; "none" is the only one without citations.
@@ -61,16 +78,57 @@ func readTable(path string) (*table, error) {
 		}
 		seen[r.ID] = true
 	}
+	for _, l := range t.Lines {
+		for _, asked := range []string{l.Server, l.Advanced} {
+			if asked != "yes" && asked != "no" && asked != "N/A" {
+				errs = append(errs, fmt.Errorf("%s: the suite's %q asks %q of a server", path, l.Feature, asked))
+			}
+		}
+	}
 	return t, errors.Join(errs...)
+}
+
+// interopPrefix begins the name of a test that is a feature of the interop matrix.
+const interopPrefix = "interop "
+
+// testNames are the tests that prove a row.
+func (r *row) testNames() []string {
+	if r.Test == "" {
+		return nil
+	}
+	names := strings.Split(r.Test, ";")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return names
+}
+
+// checkTests finds rows that name test functions that there are not, as "xmpp/c2s TestFast".
+func (t *table) checkTests(there map[string]bool) error {
+	var errs []error
+	for _, r := range t.Standards {
+		for _, name := range r.testNames() {
+			if !there[name] && !strings.HasPrefix(name, interopPrefix) {
+				errs = append(errs, fmt.Errorf("docs/standards.toml: %s is proved by %q, and there is no such test", r.ID, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// named finds rows by their IDs.
+func (t *table) named() map[string]*row {
+	rows := make(map[string]*row)
+	for _, r := range t.Standards {
+		rows[r.ID] = r
+	}
+	return rows
 }
 
 // assign gives each citation to its row, and finds citations without a row and
 // rows that claim what nothing cites.
 func (t *table) assign(cites []cite) error {
-	rows := make(map[string]*row)
-	for _, r := range t.Standards {
-		rows[r.ID] = r
-	}
+	rows := t.named()
 	var errs []error
 	for _, c := range cites {
 		if c.version != "" && c.version != t.Matrix {
