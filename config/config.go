@@ -20,6 +20,7 @@ type Config struct {
 	Registration Registration `toml:"registration"`
 	Matrix       Matrix       `toml:"matrix"`
 	XMPP         XMPP         `toml:"xmpp"`
+	Federation   Federation   `toml:"federation"`
 	DNS          DNS          `toml:"dns"`
 	Limits       Limits       `toml:"limits"`
 	Metrics      Metrics      `toml:"metrics"`
@@ -101,6 +102,15 @@ type XMPP struct {
 	Dialback bool `toml:"dialback"`
 }
 
+// Federation says with which foreign servers anything is exchanged. A name
+// like "*.example.org" is every domain below it, but not itself.
+type Federation struct {
+	// Refuse are servers with which nothing is exchanged.
+	Refuse []string `toml:"refuse"`
+	// Only are the only servers with which something is, if there are any.
+	Only []string `toml:"only"`
+}
+
 // DNS says how names are resolved.
 type DNS struct {
 	// Resolver is the IP:PORT of a DNS server; empty: the system's.
@@ -148,6 +158,55 @@ type Limits struct {
 	LoginsPerMinute   int `toml:"logins_per_minute"`   // failed ones, by IP and by account
 	RegistersPerHour  int `toml:"registers_per_hour"`  // by IP
 	ClientQueue       int `toml:"client_queue"`        // items waiting for one client before it must resync
+
+	// What one XMPP client, account or occupant may do, and one foreign server
+	// may send. What is per minute or hour may also come at once. See
+	// docs/limits.md.
+	ClientRate              Size `toml:"client_bytes_per_second"` // of one client's stream, which is read no faster
+	ClientBurst             Size `toml:"client_byte_burst"`
+	ServerRate              Size `toml:"server_bytes_per_second"` // of one foreign server's stream
+	ServerBurst             Size `toml:"server_byte_burst"`
+	StanzasPerSecond        int  `toml:"stanzas_per_second"` // of one client's stream
+	StanzaBurst             int  `toml:"stanza_burst"`
+	AccountStanzasPerSecond int  `toml:"account_stanzas_per_second"` // of all streams of an account
+	AccountStanzaBurst      int  `toml:"account_stanza_burst"`
+	ServerStanzasPerSecond  int  `toml:"server_stanzas_per_second"` // of one foreign server
+	ServerStanzaBurst       int  `toml:"server_stanza_burst"`
+
+	Unauthenticated      int `toml:"unauthenticated"`        // XMPP connections at one time that have yet to log in
+	UnauthenticatedPerIP int `toml:"unauthenticated_per_ip"` // the same, of one IPv4 address or IPv6 /64
+	SessionsPerAccount   int `toml:"sessions_per_account"`   // XMPP clients, those that have lost their connection among them
+
+	PresencesPerMinute        int `toml:"presences_per_minute"` // broadcast by one client
+	DirectedPresences         int `toml:"directed_presences"`   // of one client, at one time
+	ContactPresencesPerMinute int `toml:"contact_presences_per_minute"`
+	RoomPresencesPerMinute    int `toml:"room_presences_per_minute"` // of one occupant in one room
+	NicksPerMinute            int `toml:"nicks_per_minute"`          // of one occupant in one room
+	Contacts                  int `toml:"contacts"`                  // of one account
+	RosterGroups              int `toml:"roster_groups"`             // of one contact
+	AsksPerHour               int `toml:"asks_per_hour"`             // for consent, by one account
+	AsksPending               int `toml:"asks_pending"`              // for consent, that wait for one account
+
+	ArchivePagesPerMinute       int `toml:"archive_pages_per_minute"` // by one person
+	ServerArchivePagesPerMinute int `toml:"server_archive_pages_per_minute"`
+	ArchivePage                 int `toml:"archive_page"` // messages
+	DiscoPage                   int `toml:"disco_page"`   // items, such as rooms
+	ServerIQsPerMinute          int `toml:"server_iqs_per_minute"`
+
+	RoomsPerHour         int  `toml:"rooms_per_hour"`        // made by one account
+	RoomJoinsPerMinute   int  `toml:"room_joins_per_minute"` // by one person
+	ServerJoinsPerMinute int  `toml:"server_joins_per_minute"`
+	RoomOccupants        int  `toml:"room_occupants"`
+	RoomStanzaSize       Size `toml:"room_stanza_size"` // what is said in a room, as XML
+	RoomHistory          int  `toml:"room_history"`     // messages on entering
+
+	// What foreign servers may send to accounts that do not know the sender.
+	StrangersPerHour      int      `toml:"strangers_per_hour"` // messages, of one server
+	RequestsPerHour       int      `toml:"requests_per_hour"`  // for consent, of one server
+	StrangerSenderPerHour int      `toml:"stranger_sender_per_hour"`
+	UnknownServerPerHour  int      `toml:"unknown_server_per_hour"` // of a server on which nobody here has a contact
+	ReputationHalfLife    Duration `toml:"reputation_half_life"`
+	ReputationRefuse      int      `toml:"reputation_refuse"` // the score from which a server's strangers are refused
 
 	OutboxGiveUp   Duration `toml:"outbox_give_up"`   // undeliverable messages are returned after this
 	OutboxRetryMax Duration `toml:"outbox_retry_max"` // longest wait between two tries
@@ -237,6 +296,28 @@ func defaultLimits() Limits {
 		LoginsPerMinute:   10,
 		RegistersPerHour:  10,
 		ClientQueue:       1000,
+
+		ClientRate: mustSize("256KiB"), ClientBurst: mustSize("4MiB"),
+		ServerRate: mustSize("2MiB"), ServerBurst: mustSize("32MiB"),
+		StanzasPerSecond: 100, StanzaBurst: 1000,
+		AccountStanzasPerSecond: 300, AccountStanzaBurst: 3000,
+		ServerStanzasPerSecond: 500, ServerStanzaBurst: 5000,
+
+		Unauthenticated: 1000, UnauthenticatedPerIP: 100,
+		SessionsPerAccount: 50,
+
+		PresencesPerMinute: 120, DirectedPresences: 500, ContactPresencesPerMinute: 120,
+		RoomPresencesPerMinute: 60, NicksPerMinute: 10,
+		Contacts: 5000, RosterGroups: 50, AsksPerHour: 300, AsksPending: 500,
+
+		ArchivePagesPerMinute: 300, ServerArchivePagesPerMinute: 600, ArchivePage: 200,
+		DiscoPage: 200, ServerIQsPerMinute: 3000,
+
+		RoomsPerHour: 100, RoomJoinsPerMinute: 300, ServerJoinsPerMinute: 3000,
+		RoomOccupants: 5000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
+
+		StrangersPerHour: 200, RequestsPerHour: 200, StrangerSenderPerHour: 20, UnknownServerPerHour: 50,
+		ReputationHalfLife: mustDuration("24h"), ReputationRefuse: 50,
 
 		OutboxGiveUp:   mustDuration("72h"),
 		OutboxRetryMax: mustDuration("1h"),

@@ -293,6 +293,25 @@ func (v *validator) dns() {
 	}
 }
 
+// federation brings the names of servers into canonical spelling.
+func (v *validator) federation() {
+	f := &v.cfg.Federation
+	for key, list := range map[string][]string{"federation.refuse": f.Refuse, "federation.only": f.Only} {
+		for i, name := range list {
+			rest, below := strings.CutPrefix(name, "*.")
+			canon, err := CheckDomain(rest)
+			if err != nil {
+				v.fail(key, "%v", err)
+				continue
+			}
+			if below {
+				canon = "*." + canon
+			}
+			list[i] = canon
+		}
+	}
+}
+
 // units finds sizes and durations that are bare numbers. It runs before the
 // file is decoded, since the decoder does not say where it met one.
 func (v *validator) units() {
@@ -312,34 +331,17 @@ func (v *validator) units() {
 
 func (v *validator) limits() {
 	l := v.cfg.Limits
-	for _, s := range []struct {
-		key  string
-		size Size
-	}{
-		{"upload_size", l.UploadSize}, {"message_size", l.MessageSize}, {"stanza_size", l.StanzaSize},
-		{"request_size", l.RequestSize}, {"fetch_size", l.FetchSize},
-	} {
-		v.positive(s.key, s.size.Bytes())
-	}
-	for _, d := range []struct {
-		key      string
-		duration Duration
-	}{
-		{"fetch_timeout", l.FetchTimeout}, {"handshake_timeout", l.HandshakeTimeout}, {"idle_timeout", l.IdleTimeout},
-		{"resume_timeout", l.ResumeTimeout}, {"drain_timeout", l.DrainTimeout}, {"outbox_give_up", l.OutboxGiveUp},
-		{"outbox_retry_max", l.OutboxRetryMax}, {"leave_grace", l.LeaveGrace},
-	} {
-		v.positive(d.key, int64(d.duration.D()))
-	}
-	for _, c := range []struct {
-		key   string
-		count int
-	}{
-		{"connections_per_ip", l.ConnectionsPerIP}, {"messages_per_minute", l.MessagesPerMinute},
-		{"message_burst", l.MessageBurst}, {"logins_per_minute", l.LoginsPerMinute},
-		{"registers_per_hour", l.RegistersPerHour}, {"client_queue", l.ClientQueue},
-	} {
-		v.positive(c.key, int64(c.count))
+	fields := reflect.ValueOf(l)
+	for i := range fields.NumField() {
+		key := fields.Type().Field(i).Tag.Get("toml")
+		switch n := fields.Field(i).Interface().(type) {
+		case Size:
+			v.positive(key, n.Bytes())
+		case Duration:
+			v.positive(key, int64(n.D()))
+		case int:
+			v.positive(key, int64(n))
+		}
 	}
 	// spec: RFC 6120 §13.12
 	if n := l.StanzaSize.Bytes(); n > 0 && n < 10000 {
