@@ -15,6 +15,7 @@ type Driver struct {
 	Name    string
 	Network Network
 	Title   string // for the report, e.g. "matrix-nio (Python)"
+	Web     bool   // XMPP over HTTP (WebSocket, BOSH), which in the lab only Parley serves
 
 	command []string // the first path is relative to the drivers folder
 	env     []string // CA is replaced by the lab's authority
@@ -46,6 +47,22 @@ var Drivers = []*Driver{
 		env:     []string{"NODE_EXTRA_CA_CERTS=CA"},
 		version: []string{"node", "-p", "require('./js/node_modules/@xmpp/client/package.json').version"},
 	},
+	{
+		Name: "stanza", Network: XMPP, Web: true, Title: "stanza (WebSocket)",
+		command: []string{"node", "js/stanza.mjs"},
+		env:     []string{"NODE_EXTRA_CA_CERTS=CA"},
+		version: []string{"node", "-p", "require('./js/node_modules/stanza/package.json').version"},
+	},
+}
+
+// Converse is a web client in a browser of its own. It is not among [Drivers]: what its page
+// has no control for cannot be done by it, and a browser for each session is too much for
+// all of them. Its sessions are in TestConverse.
+var Converse = &Driver{
+	Name: "converse", Network: XMPP, Web: true, Title: "converse.js in Chromium (WebSocket)",
+	command: []string{"node", "js/converse.mjs"},
+	env:     []string{"NODE_EXTRA_CA_CERTS=CA"},
+	version: []string{"node", "-p", "require('./js/node_modules/converse.js/package.json').version"},
 }
 
 // DriverByName returns a driver of Drivers.

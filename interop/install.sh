@@ -16,6 +16,7 @@ debs=(
   python3-matrix-nio                     # client: nio
   python3-slixmpp                        # client: slixmpp
   profanity                              # client in a terminal
+  chromium libnss3-tools                 # a browser for converse.js, and its store of authorities
 )
 
 missing=()

@@ -60,7 +60,7 @@ func Plan(w *World) []*Session {
 	for _, peer := range []*Site{w.Prosody, w.Ejabberd} {
 		for _, local := range Drivers {
 			for _, remote := range Drivers {
-				if remote.Network == XMPP {
+				if remote.Network == XMPP && !remote.Web {
 					add(Seat{local, w.Parley}, Seat{remote, peer})
 					add(Seat{remote, peer}, Seat{local, w.Parley})
 				}

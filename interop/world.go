@@ -23,7 +23,7 @@ type Site struct {
 	lab.Server
 	Name    string // for the report: parley, prosody, ejabberd
 	Service string // the XMPP domain of its rooms
-	Matrix  string // the base URL for Matrix clients, empty if it serves none
+	Web     string // the base URL for clients that speak over HTTP, Matrix and web ones; empty if it serves none
 }
 
 // World is a lab with its servers running, and the clients' machine.
@@ -81,7 +81,7 @@ func (w *World) start(ctx context.Context, parts Parts) error {
 		if err != nil {
 			return err
 		}
-		w.Parley = &Site{Server: server, Name: "parley", Service: "rooms." + ParleyDomain, Matrix: server.Homeserver()}
+		w.Parley = &Site{Server: server, Name: "parley", Service: "rooms." + ParleyDomain, Web: server.Homeserver()}
 	}
 	if parts.Prosody {
 		server, err := w.Lab.AddProsody(ctx, ProsodyDomain, parts.Auth)
@@ -139,11 +139,11 @@ func (w *World) NewAccount(ctx context.Context, site *Site, name string) (Addres
 // Login starts a client of an account, as a new device.
 func (w *World) Login(ctx context.Context, d *Driver, site *Site, who Address) (*Client, error) {
 	login := Args{"user": who, "password": password, "ca": w.Lab.ClientTrust}
-	if d.Network == Matrix {
-		if site.Matrix == "" {
-			return nil, fmt.Errorf("interop: %s serves no Matrix clients", site.Name)
+	if d.Network == Matrix || d.Web {
+		if site.Web == "" {
+			return nil, fmt.Errorf("interop: %s serves no clients over HTTP", site.Name)
 		}
-		login["server"] = site.Matrix
+		login["server"] = site.Web
 	}
 	file := filepath.Join(w.desk.Dir, fmt.Sprintf("%s-%s-%d.log", who, d.Name, w.clients.Add(1)))
 	stderr, err := os.Create(file)

@@ -254,7 +254,7 @@ bob receives:
 	}
 	s.Run(`
 bob receives:
-  <message from='garden@rooms.example.org/Dora' type='groupchat' id='{id}'><body>*</body></message>
+  <message from='garden@rooms.example.org/Dora' type='groupchat' id='{id}'><body>*</body><markable xmlns='urn:xmpp:chat-markers:0'/></message>
 bob sends:
   <iq type='set' id='a1' to='garden@rooms.example.org'><query xmlns='urn:xmpp:mam:2' queryid='q'/></iq>
 bob receives:

@@ -1,6 +1,7 @@
 package muc
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -15,6 +16,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/lookup"
 	"parley/xmpp/translate"
 )
@@ -50,6 +52,11 @@ type Config struct {
 	Grace time.Duration
 	// MaxOccupants bounds the sessions in one room; zero is 5000.
 	MaxOccupants int
+	// MaxStanza bounds what is said in a room, in bytes as XML: 64 KiB. MaxHistory is how many messages one gets on entering: 500.
+	// MaxPage is how many messages a page of an archive has: 200. MaxItems is how many rooms, or occupants, a list has at a time: 200.
+	MaxStanza, MaxHistory, MaxPage, MaxItems int
+	// Guard holds what is a rate; nil for none.
+	Guard *guard.Guard
 	Log          *slog.Logger
 }
 
@@ -67,6 +74,8 @@ func New(c Config) *Service {
 	if c.MaxOccupants == 0 {
 		c.MaxOccupants = 5000
 	}
+	c.MaxStanza, c.MaxHistory = cmp.Or(c.MaxStanza, 64<<10), cmp.Or(c.MaxHistory, 500)
+	c.MaxPage, c.MaxItems = cmp.Or(c.MaxPage, 200), cmp.Or(c.MaxItems, 200)
 	if c.Grace == 0 {
 		c.Grace = 6 * time.Hour
 	}
@@ -347,7 +356,7 @@ func (c crowd) has(m core.Member) bool {
 func (s *Service) writing(v hub.View, c *core.Conversation, st *core.State, e *core.Event) (translate.Writing, error) {
 	room := s.Names.RoomJID(c.Address)
 	w := translate.Writing{
-		Names: s.Names, From: room.With(st.Members[e.Sender].Nick).String(), Type: "groupchat",
+		Names: s.Names, From: room.With(st.Members[e.Sender].Nick).String(), Type: "groupchat", Ask: true,
 		StanzaIDs:  []translate.StanzaID{{By: room.String(), ID: string(e.ID)}},
 		OccupantID: s.occupantID(c.ID, e.Sender),
 		Occupant: func(a core.Address) string {
