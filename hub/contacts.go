@@ -261,6 +261,9 @@ func (t *turn) asked(n ContactNotice) error {
 	if c.Asks {
 		return nil
 	}
+	if err := t.askable(n.To); err != nil {
+		return err
+	}
 	c.Asks, c.Words = true, n.Words
 	if err := t.putContact(c, &n); err != nil {
 		return err
@@ -270,6 +273,21 @@ func (t *turn) asked(n ContactNotice) error {
 		return err
 	}
 	_, err = t.direct(n.From, n.To)
+	return err
+}
+
+// askable refuses a request for consent where too many wait for an answer.
+func (t *turn) askable(account core.Address) error {
+	all, err := t.tx.Contacts(account)
+	waiting := 0
+	for _, c := range all {
+		if c.Asks {
+			waiting++
+		}
+	}
+	if err == nil && waiting >= t.h.cfg.MaxAsks {
+		err = Refuse(TooMany, "too many requests wait for an answer of %s", account.Bare())
+	}
 	return err
 }
 

@@ -37,6 +37,8 @@ type Config struct {
 	// MaxMembers bounds the members of one conversation, MaxContacts an
 	// account's list, MaxData one piece of private data in bytes.
 	MaxMembers, MaxContacts, MaxData int
+	// MaxAsks bounds the requests for consent that wait for one account.
+	MaxAsks int
 	// MaxSessions bounds one account's sessions.
 	MaxSessions int
 }
@@ -51,6 +53,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxContent, 60_000)
 	set(&c.MaxMembers, 100_000)
 	set(&c.MaxContacts, 10_000)
+	set(&c.MaxAsks, 1000)
 	set(&c.MaxData, 256<<10)
 	set(&c.MaxSessions, 200)
 	if c.GiveUp == 0 {

@@ -225,6 +225,9 @@ type Report struct {
 type PrivateView interface {
 	Contact(account, a core.Address) (core.Contact, error)
 	Contacts(account core.Address) ([]core.Contact, error)
+	// Familiar says whether any account has a contact on a foreign server, or
+	// is one of somebody there.
+	Familiar(n core.Network, domain string) (bool, error)
 	// ContactsOf are the accounts here that have a in their list.
 	ContactsOf(a core.Address) ([]core.Contact, error)
 	Blocks(account core.Address) ([]core.Address, error)

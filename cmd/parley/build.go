@@ -81,6 +81,8 @@ func hubConfig(cfg *config.Config) hub.Config {
 		GiveUp:       cfg.Limits.OutboxGiveUp.D(),
 		RetryMax:     cfg.Limits.OutboxRetryMax.D(),
 		MaxContent:   int(cfg.Limits.MessageSize.Bytes()),
+		MaxContacts:  cfg.Limits.Contacts,
+		MaxAsks:      cfg.Limits.AsksPending,
 		Prepare:      preparePassword,
 	}
 }

@@ -25,6 +25,7 @@ var counters = []struct {
 	{"losses", "Parts of messages that could not be carried.", []string{"feature", "network"}},
 	{"reports", "Reports on messages to their senders.", []string{"stage", "network"}},
 	{"s2s_refused", "Stanzas of other XMPP servers refused, by what there was too much of.", []string{"why"}},
+	{"limited", "What was refused or slowed down, by the name of the limit in [limits].", []string{"limit"}},
 	{"s2s_throttled", "Waits of streams of other XMPP servers that sent too fast.", nil},
 	{"s2s_unconfirmed", "Deliveries taken for accepted without the other XMPP server's word.", nil},
 	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},

@@ -2,6 +2,8 @@ package hubstore
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"parley/core"
 	"parley/hub"
@@ -16,6 +18,14 @@ func (v *view) Contact(account, a core.Address) (core.Contact, error) {
 func (v *view) Contacts(account core.Address) ([]core.Contact, error) {
 	return list(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE account = $1 ORDER BY address`,
 		account.String())
+}
+
+// Familiar looks at contacts of that server until one is more than a request.
+func (v *view) Familiar(n core.Network, domain string) (bool, error) {
+	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace("@" + domain)
+	all, err := list(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE address LIKE $1 ESCAPE '\' LIMIT 1000`,
+		string(n)+":%"+pattern)
+	return slices.ContainsFunc(all, func(c core.Contact) bool { return c.Listed || c.Sees || c.Seen }), err
 }
 
 func (v *view) ContactsOf(a core.Address) ([]core.Contact, error) {

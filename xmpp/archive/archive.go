@@ -26,7 +26,7 @@ const (
 // Page sizes, in messages.
 const (
 	defaultMax = 50
-	mostMax    = 200
+	mostMax    = 1000 // the services may have smaller ones
 	mostIDs    = 100
 )
 

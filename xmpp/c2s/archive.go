@@ -5,6 +5,7 @@ import (
 	"parley/hub"
 	"parley/xmpp/archive"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
@@ -28,6 +29,10 @@ func (q *question) archiveForm() (answer, error) { return archive.Form(), nil }
 func (q *question) archive() (answer, error) {
 	r, err := archive.Parse(q.payload)
 	if err != nil {
+		return nil, err
+	}
+	r.Max = min(r.Max, q.srv.MaxPage)
+	if err := q.srv.Guard.Allow(guard.ArchivePages, q.who.String()); err != nil {
 		return nil, err
 	}
 	src := q.archiveOf()

@@ -10,6 +10,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
 )
@@ -98,6 +99,9 @@ func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Add
 			return nil, nil, ctx.Err()
 		}
 	}
+	if err := srv.makeRoom(ctx, account); err != nil {
+		return nil, nil, err
+	}
 	hs, err := srv.Hub.Attach(hub.SessionSpec{Account: account, Protocol: core.XMPP, ID: full.Resource})
 	if err != nil {
 		return nil, nil, err
@@ -111,8 +115,49 @@ func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Add
 		lastSent: map[core.Address]bool{},
 		directed: map[translate.JID]bool{}, pending: map[string]func(*element.Element){}, values: map[any]any{},
 	}
-	srv.add(s)
+	if !srv.add(s) {
+		hs.Close()
+		return nil, nil, srv.tooMany()
+	}
 	return s, l, nil
+}
+
+// makeRoom sees to it that an account has not too many sessions: of those whose clients have lost their connections, the one that has
+// waited longest has to go; where all are in use, the new one does.
+//
+// spec: RFC 6120 §7.6.2.1
+func (srv *Server) makeRoom(ctx context.Context, account core.Address) error {
+	all := srv.of(account)
+	if len(all) < srv.MaxSessions {
+		return nil
+	}
+	var longest *Session
+	for _, s := range all {
+		if at := s.away.Load(); at != 0 && (longest == nil || at < longest.away.Load()) {
+			longest = s
+		}
+	}
+	if longest == nil {
+		return srv.tooMany()
+	}
+	srv.Guard.Count(guard.Sessions)
+	longest.call(func(context.Context) {
+		if longest.link == nil {
+			longest.fail(errBehind)
+		}
+	})
+	select {
+	case <-longest.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(10 * time.Second): // its client has just come back
+		return translate.Fail(translate.ResourceConstraint, "the account has too many clients; try again")
+	}
+}
+
+func (srv *Server) tooMany() error {
+	return srv.Guard.Over(guard.Sessions, translate.ResourceConstraint, "an account has at most %d clients at a time", srv.MaxSessions)
 }
 
 func (srv *Server) fullJID(account core.Address, wish string) (translate.JID, error) {
@@ -129,10 +174,13 @@ func (srv *Server) fullJID(account core.Address, wish string) (translate.JID, er
 
 // read gives the session what the client says until the stream ends or the session has done with it.
 func (s *Session) read(ctx context.Context, l *link) {
+	pace, account := s.srv.Guard.Pace(guard.Stanzas), s.account.String()
 	for {
 		el, err := l.conn.Next(ctx)
 		told := int64(-1)
 		if err == nil {
+			_ = pace.Wait(ctx) // it fails only at the end of the server, which the session hears of
+			_ = s.srv.Guard.Wait(ctx, guard.AccountStanzas, account)
 			told = s.answerAtOnce(l, el)
 		}
 		select {

@@ -4,11 +4,15 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
 // maxBlock is how many JIDs may be blocked at a time.
 const maxBlock = 200
+
+// nsReporting is that of reports, which go with blocking.
+const nsReporting = "urn:xmpp:reporting:1"
 
 // blocklist returns the one block list of the account.
 //
@@ -40,7 +44,27 @@ func (q *question) block() (answer, error) {
 	if len(who) == 0 {
 		return nil, translate.Fail(translate.BadRequest, "whom?")
 	}
-	return nil, q.srv.Hub.Block(q.ctx, q.who, who...)
+	if err := q.srv.Hub.Block(q.ctx, q.who, who...); err != nil {
+		return nil, err
+	}
+	for i, it := range q.payload.ChildrenNamed("", "item") {
+		q.blame(who[i], it)
+	}
+	return nil, nil
+}
+
+// blame spoils the name of the foreign server of somebody who is blocked or, worse, reported.
+//
+// spec: XEP-0377 §3
+func (q *question) blame(who core.Address, item *element.Element) {
+	if who.Network != core.XMPP {
+		return
+	}
+	points := guard.ScoreBlocked
+	if item.Child(nsReporting, "report") != nil {
+		points = guard.ScoreReported
+	}
+	q.srv.Guard.Blame(q.who.String(), who.Domain, points)
 }
 
 // unblock takes JIDs off the list, or all of them.

@@ -177,6 +177,7 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 	s.unlink(stream.Errorf(stream.Conflict, "resumed elsewhere"))
 	s.received(done)
 	s.link, s.asked, s.probed = l, false, false
+	s.away.Store(0)
 	if s.expiry != nil {
 		s.expiry.Stop()
 		s.expiry = nil

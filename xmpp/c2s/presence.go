@@ -6,11 +6,9 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
-
-// maxDirected is to how many entities a client's presence may be directed at a time.
-const maxDirected = 500
 
 // presenceStanza deals with presence of the client.
 //
@@ -55,6 +53,11 @@ func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate
 		return translate.Fail(translate.NotAllowed, "")
 	}
 	n.From, n.To = s.account, a
+	if n.Kind == hub.Ask {
+		if err := s.srv.Guard.Allow(guard.Asks, s.account.String()); err != nil {
+			return err
+		}
+	}
 	if err := s.srv.Hub.Consent(ctx, n); err != nil || n.Kind != hub.Deny {
 		return err
 	}
@@ -66,8 +69,9 @@ func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate
 // spec: RFC 6121 §4.6
 func (s *Session) direct(st *element.Element, to translate.JID, available bool) error {
 	if available {
-		if len(s.directed) >= maxDirected && !s.directed[to] {
-			return translate.Fail(translate.ResourceConstraint, "too many entities have directed presence")
+		if len(s.directed) >= s.srv.MaxDirected && !s.directed[to] {
+			return s.srv.Guard.Over(guard.DirectedPresences, translate.ResourceConstraint,
+				"your presence is directed to %d entities already", s.srv.MaxDirected)
 		}
 		s.directed[to] = true
 	} else {
@@ -84,6 +88,9 @@ func (s *Session) direct(st *element.Element, to translate.JID, available bool) 
 //
 // spec: RFC 6121 §4.2
 func (s *Session) available(ctx context.Context, st *element.Element) error {
+	if err := s.srv.Guard.Allow(guard.Presences, s.jid.String()); err != nil {
+		return err
+	}
 	if err := s.addPhoto(ctx, st); err != nil {
 		return err
 	}

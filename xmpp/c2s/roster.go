@@ -11,14 +11,14 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
-// Limits on one entry of the roster, in bytes and groups.
+// Limits on one entry of the roster, in bytes.
 const (
 	maxRosterName  = 1023
 	maxRosterGroup = 1023
-	maxGroups      = 50
 )
 
 // roster returns the contact list.
@@ -133,8 +133,11 @@ func (q *question) rosterSet() (answer, error) {
 		}
 		groups = append(groups, t)
 	}
-	if len(name) > maxRosterName || len(groups) > maxGroups {
-		return nil, translate.Fail(translate.NotAcceptable, "the name is too long or the groups are too many")
+	if len(name) > maxRosterName {
+		return nil, translate.Fail(translate.NotAcceptable, "a contact has a name of at most 1023 bytes")
+	}
+	if len(groups) > q.srv.MaxGroups {
+		return nil, q.srv.Guard.Over(guard.RosterGroups, translate.NotAcceptable, "a contact is in at most %d groups", q.srv.MaxGroups)
 	}
 	return nil, q.srv.Hub.SetContact(q.ctx, q.who, a, name, groups)
 }

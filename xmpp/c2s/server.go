@@ -1,6 +1,7 @@
 package c2s
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"parley/media"
 	"parley/store"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
 )
@@ -63,6 +65,12 @@ type Config struct {
 	Resume time.Duration
 	// MaxUnacked bounds what waits for a client that does not acknowledge, in stanzas: 2000.
 	MaxUnacked int
+	// Guard holds what is a rate; nil for none.
+	Guard *guard.Guard
+	// MaxSessions bounds the clients of one account, those that have lost their connection among them: 50. MaxDirected is to how many
+	// entities one client's presence may be directed at a time: 500. MaxGroups bounds the groups of a contact: 50. MaxPage is how many
+	// messages a page of the archive has: 200.
+	MaxSessions, MaxDirected, MaxGroups, MaxPage int
 	// MaxUpload is the largest file: 50 MiB. Quota is what one account's files may come to: 2 GiB.
 	MaxUpload, Quota int64
 }
@@ -89,6 +97,8 @@ func New(cfg Config) *Server {
 	if cfg.MaxUnacked == 0 {
 		cfg.MaxUnacked = 2000
 	}
+	cfg.MaxSessions, cfg.MaxDirected = cmp.Or(cfg.MaxSessions, 50), cmp.Or(cfg.MaxDirected, 500)
+	cfg.MaxGroups, cfg.MaxPage = cmp.Or(cfg.MaxGroups, 50), cmp.Or(cfg.MaxPage, 200)
 	if cfg.MaxUpload == 0 {
 		cfg.MaxUpload = 50 << 20
 	}
@@ -174,15 +184,20 @@ func (srv *Server) at(account core.Address, resource string) (*Session, bool) {
 	return s, ok
 }
 
-func (srv *Server) add(s *Session) {
+// add notes a session, unless its account has too many by now.
+func (srv *Server) add(s *Session) bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	m := srv.sessions[s.account]
+	if len(m) >= srv.MaxSessions {
+		return false
+	}
 	if m == nil {
 		m = map[string]*Session{}
 		srv.sessions[s.account] = m
 	}
 	m[s.jid.Resource] = s
+	return true
 }
 
 func (srv *Server) remove(s *Session) {

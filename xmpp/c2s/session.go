@@ -32,6 +32,7 @@ type Session struct {
 	calls chan func(ctx context.Context)
 	done  chan struct{} // closed at the end
 	state sharedState
+	away  atomic.Int64 // since when it waits for its client to come back, in Unix nanoseconds; 0 while it does not
 
 	link    *link // nil while it waits for resumption
 	drained chan *link
@@ -275,6 +276,7 @@ func (s *Session) lost(ctx context.Context, err error) {
 		s.unlink(nil)
 		s.keepCount(ctx)
 		s.expiry = time.NewTimer(s.srv.Resume)
+		s.away.Store(time.Now().UnixNano())
 	}
 }
 

@@ -36,11 +36,11 @@ const (
 	Nicks              Limit = "nicks_per_minute"             // of one occupant in one room
 	Asks               Limit = "asks_per_hour"                // requests for consent of an account
 	RosterGroups       Limit = "roster_groups"
-	Strangers          Limit = "strangers_per_hour"           // messages to accounts that do not know the sender, of a server
-	Requests           Limit = "requests_per_hour"            // requests for consent, of a server
-	StrangerSender     Limit = "stranger_sender_per_hour"     // both, of one person
-	UnknownServer      Limit = "unknown_server_per_hour"      // both, of a server on which nobody here has a contact
-	ArchivePages       Limit = "archive_pages_per_minute"     // of one person
+	Strangers          Limit = "strangers_per_hour"       // messages to accounts that do not know the sender, of a server
+	Requests           Limit = "requests_per_hour"        // requests for consent, of a server
+	StrangerSender     Limit = "stranger_sender_per_hour" // both, of one person
+	UnknownServer      Limit = "unknown_server_per_hour"  // both, of a server on which nobody here has a contact
+	ArchivePages       Limit = "archive_pages_per_minute" // of one person
 	ServerArchivePages Limit = "server_archive_pages_per_minute"
 	ServerRequests     Limit = "server_iqs_per_minute"   // of a foreign server to this one, its accounts and its rooms
 	Joins              Limit = "room_joins_per_minute"   // of one person
@@ -196,6 +196,18 @@ func (g *Guard) Use(l Limit, key string) {
 		g.sheets[l].of(key, now).AllowN(now, 1)
 	}
 }
+
+// FailedLogins are the failed logins, for package stream.
+type FailedLogins struct{ *Guard }
+
+// Exhausted says whether too many logins have failed under a name.
+func (f FailedLogins) Exhausted(name string) bool {
+	_, exhausted := f.Guard.Exhausted(Logins, name)
+	return exhausted
+}
+
+// Failed notes one.
+func (f FailedLogins) Failed(name string) { f.Use(Logins, name) }
 
 // Pace is a rate of one stream, kept with it. A nil Pace does not limit.
 type Pace struct {

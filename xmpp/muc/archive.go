@@ -7,6 +7,7 @@ import (
 	"parley/hub"
 	"parley/xmpp/archive"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
@@ -37,6 +38,15 @@ func (s *Service) source(q *question) archive.Source {
 func (s *Service) archive(ctx context.Context, q *question) (*element.Element, error) {
 	r, err := archive.Parse(q.body)
 	if err != nil {
+		return nil, err
+	}
+	r.Max = min(r.Max, s.MaxPage)
+	if !q.Who.IsLocal() {
+		if err := s.Guard.Allow(guard.ServerArchivePages, guard.Organisation(q.From.Domain)); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.Guard.Allow(guard.ArchivePages, q.Who.String()); err != nil {
 		return nil, err
 	}
 	a, err := s.source(q).Answer(ctx, r)

@@ -8,6 +8,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
@@ -28,6 +29,9 @@ func (s *Service) presence(ctx context.Context, v Visit, to translate.JID, el *e
 	if to.Resource == "" {
 		return translate.Fail(translate.JIDMalformed, "entering a room needs a nick")
 	}
+	if err := s.mayMove(v, to.Bare(), el); err != nil {
+		return err
+	}
 	c, created, err := s.findOrOpen(ctx, v, to)
 	if err != nil {
 		return err
@@ -37,6 +41,22 @@ func (s *Service) presence(ctx context.Context, v Visit, to translate.JID, el *e
 		return s.join(ctx, v, c, to, el, created)
 	}
 	return s.change(ctx, v, c, to, el)
+}
+
+// mayMove holds everybody, and the servers of those from elsewhere, to how often they may enter rooms, and move in one.
+func (s *Service) mayMove(v Visit, room translate.JID, el *element.Element) error {
+	if err := s.Guard.Allow(guard.RoomPresences, v.Who.String()+" "+room.String()); err != nil {
+		return err
+	}
+	if el.Child(translate.NSMUC, "x") == nil {
+		return nil
+	}
+	if !v.Who.IsLocal() {
+		if err := s.Guard.Allow(guard.ServerJoins, guard.Organisation(v.From.Domain)); err != nil {
+			return err
+		}
+	}
+	return s.Guard.Allow(guard.Joins, v.Who.String())
 }
 
 // findOrOpen finds the room that one wants to enter; to a local account it is
@@ -53,6 +73,9 @@ func (s *Service) findOrOpen(ctx context.Context, v Visit, to translate.JID) (co
 	}
 	a, err := s.Names.RoomAddress(to)
 	if err != nil {
+		return c, false, err
+	}
+	if err := s.Guard.Allow(guard.Rooms, v.Who.String()); err != nil {
 		return c, false, err
 	}
 	c, err = s.Hub.Open(ctx, hub.Opening{
@@ -78,7 +101,7 @@ func (s *Service) join(ctx context.Context, v Visit, c core.Conversation, to tra
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.sessions) >= s.MaxOccupants {
-		return translate.Fail(translate.ServiceUnavailable, "this room is full")
+		return s.Guard.Over(guard.RoomOccupants, translate.ServiceUnavailable, "this room is full")
 	}
 	back := !s.occupied(r, v.Who)
 	if err := s.remember(ctx, c.ID, v); err != nil {
@@ -170,6 +193,9 @@ func (s *Service) change(ctx context.Context, v Visit, c core.Conversation, to t
 		return nil
 	}
 	r.mu.Unlock()
+	if err := s.Guard.Allow(guard.Nicks, v.Who.String()+" "+string(c.ID)); err != nil {
+		return err
+	}
 	_, err = s.Hub.Join(ctx, hub.JoinRequest{Conv: c.ID, Who: v.Who, Nick: to.Resource, With: v.With})
 	return err
 }
@@ -246,11 +272,11 @@ func (s *Service) send(to translate.JID, el *element.Element) {
 //
 // spec: XEP-0045 §7.2.14
 func (s *Service) history(view hub.View, c core.Conversation, st *core.State, v Visit, x *element.Element) error {
-	q := hub.Query{Conv: c.ID, Kinds: []core.Kind{core.KindMessage, core.KindEdit}, Latest: true, Limit: 20, Aliases: true}
+	q := hub.Query{Conv: c.ID, Kinds: []core.Kind{core.KindMessage, core.KindEdit}, Latest: true, Limit: min(20, s.MaxHistory), Aliases: true}
 	most := -1
 	if h := x.Child("", "history"); h != nil {
-		if n, err := strconv.Atoi(h.Attr("maxstanzas")); err == nil && n >= 0 && n < 500 {
-			q.Limit = n
+		if n, err := strconv.Atoi(h.Attr("maxstanzas")); err == nil && n >= 0 {
+			q.Limit = min(n, s.MaxHistory)
 		}
 		if n, err := strconv.Atoi(h.Attr("maxchars")); err == nil && n >= 0 {
 			most = n

@@ -7,6 +7,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/lookup"
 	"parley/xmpp/talk"
 	"parley/xmpp/translate"
@@ -15,6 +16,9 @@ import (
 // message is what is said in a room, said to one occupant, or asked of the
 // room by a message: its subject, an invitation.
 func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *element.Element) error {
+	if err := s.maySay(el); err != nil {
+		return err
+	}
 	c, st, err := s.open(ctx, to)
 	if err != nil {
 		return err
@@ -38,6 +42,14 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 		return err
 	}
 	return s.say(ctx, v, c, st, el)
+}
+
+// maySay refuses what is too long to be sent to everybody in a room.
+func (s *Service) maySay(el *element.Element) error {
+	if n := len(element.Marshal(el)); n > s.MaxStanza {
+		return s.Guard.Over(guard.RoomStanza, translate.PolicyViolation, "this has %d bytes; a room takes at most %d", n, s.MaxStanza)
+	}
+	return nil
 }
 
 // say takes what an occupant says to the whole room.

@@ -32,6 +32,8 @@ type Clients struct {
 	Handle func(ctx context.Context, c *Conn)
 	// Settings bound each stream.
 	Settings Settings
+	// Logins limits how many may fail; nil for no limit.
+	Logins Logins
 	// Log gets what operators want to know. It never sees content or passwords.
 	Log *slog.Logger
 
@@ -79,6 +81,7 @@ type clientNegotiation struct {
 	c        *Conn
 	id       identity
 	attempts int
+	tried    string // the account for which the last attempt was
 	bindings []scram.ChannelBinding
 }
 
@@ -223,12 +226,12 @@ func (n *clientNegotiation) find(name string) mechanism {
 		return nil
 	}
 	if name == "PLAIN" {
-		return &plainMechanism{id: &n.id, auth: n.s.Authenticator}
+		return n.hold(&plainMechanism{id: &n.id, auth: n.authenticator()})
 	}
 	base, plus := strings.CutSuffix(name, "-PLUS")
 	hash := ScramHash(base)
-	return &scramMechanism{id: &n.id, auth: n.s.Authenticator, hash: hash, plus: plus, bindings: n.bindings,
+	return n.hold(&scramMechanism{id: &n.id, auth: n.authenticator(), hash: hash, plus: plus, bindings: n.bindings,
 		fake: func(local string) ScramKeys {
 			return fakeKeys(n.s.Secret, hash, n.s.ScramIterations, n.id.domain, local)
-		}}
+		}})
 }
