@@ -16,6 +16,7 @@ import (
 	"parley/matrix/wire"
 	"parley/media"
 	"parley/netguard"
+	"parley/xmpp/bosh"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
 	"parley/xmpp/muc"
@@ -120,9 +121,13 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
 		Settings: clientSettings(s.cfg),
 	}
-	sockets := websocket.New(websocket.Config{Streams: clients, Home: s.hub.Home(), BaseURL: s.cfg.BaseURL, Log: s.log})
+	sockets := websocket.New(websocket.Config{
+		Streams: clients, Home: s.hub.Home(), BaseURL: s.cfg.BaseURL, Log: s.log, Others: map[string]string{bosh.Relation: bosh.Path},
+	})
 	sockets.Register(s.mux)
-	s.jobs = append(s.jobs, sessions.Run, rooms.Run, sockets.Run)
+	bodies := bosh.New(bosh.Config{Streams: clients, Origin: websocket.Origin, Log: s.log, SessionsPerIP: l.ConnectionsPerIP})
+	bodies.Register(s.mux)
+	s.jobs = append(s.jobs, sessions.Run, rooms.Run, sockets.Run, bodies.Run)
 	s.services = append(s.services,
 		streamService("xmpp", s.cfg.Listen.XMPP, clients.Serve),
 		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS),

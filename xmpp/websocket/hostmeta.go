@@ -2,10 +2,12 @@ package websocket
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"parley/xmpp/element"
@@ -94,15 +96,15 @@ func (s *Server) links(domain string) []link {
 	if err != nil {
 		return []link{}
 	}
-	switch {
-	case u.Scheme == "https":
-		u.Scheme = "wss"
-	case u.Scheme == "http" && isLocal(u.Hostname()):
-		u.Scheme = "ws"
-	default:
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLocal(u.Hostname())) {
 		return []link{}
 	}
-	return []link{{Rel: relation, Href: u.String() + Path}}
+	base := u.String()
+	links := []link{{Rel: relation, Href: "ws" + strings.TrimPrefix(base, "http") + Path}}
+	for _, rel := range slices.Sorted(maps.Keys(s.cfg.Others)) {
+		links = append(links, link{Rel: rel, Href: base + s.cfg.Others[rel]})
+	}
+	return links
 }
 
 // isLocal says whether a host is this very machine.

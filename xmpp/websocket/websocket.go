@@ -28,6 +28,8 @@ type Config struct {
 	Home string
 	// BaseURL is the address, without a final slash, at which clients of a domain reach the HTTP listeners.
 	BaseURL func(domain string) string
+	// Others are further ways to connect, as host-meta names them: paths of HTTP, by relation.
+	Others map[string]string
 	// Log gets what operators want to know.
 	Log *slog.Logger
 }
@@ -70,7 +72,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // connect serves one stream.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
-	peer, private := origin(r)
+	peer, private := Origin(r)
 	if !private {
 		http.Error(w, "passwords go over wss:// only", http.StatusForbidden)
 		return
@@ -89,11 +91,11 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// origin finds out where a client is, and whether nobody can read along between it and us: by TLS or because it is on this machine,
+// Origin finds out where a client is, and whether nobody can read along between it and us: by TLS or because it is on this machine,
 // which a reverse proxy is that says for whom it speaks. A proxy that says that it was itself reached in the clear is believed.
 //
 // spec: RFC 7395 §3.9
-func origin(r *http.Request) (addr net.Addr, private bool) {
+func Origin(r *http.Request) (addr net.Addr, private bool) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return &net.TCPAddr{}, r.TLS != nil
