@@ -62,23 +62,23 @@ type DB struct {
 type backend interface {
 	dialect() *dialect
 	// openWriter opens the connection of the writer goroutine.
-	openWriter(ctx context.Context) (*session, error)
+	openWriter(ctx context.Context) (session, error)
 	// beginWrite is the statement that starts a batch.
 	beginWrite() string
 	// fence makes sure, inside a batch, that this process may still write and
 	// that nobody else will before the batch has ended.
-	fence(ctx context.Context, s *session) error
+	fence(ctx context.Context, s session) error
 	// idle is called by the writer about every idleEvery when nothing is
 	// queued; 0 is never.
-	idle(ctx context.Context, s *session) error
+	idle(ctx context.Context, s session) error
 	idleEvery() time.Duration
 	// acquire lends a session for reading, inside a read-only transaction.
-	acquire(ctx context.Context) (*session, error)
+	acquire(ctx context.Context) (session, error)
 	// release takes it back, ending the transaction.
-	release(s *session)
+	release(s session)
 	// close gives up the lease or lock and closes all connections. s is the
 	// writer's session, or nil.
-	close(ctx context.Context, s *session) error
+	close(ctx context.Context, s session) error
 }
 
 // Open opens the database at url and starts its writer: "sqlite:PATH" or a
@@ -192,21 +192,31 @@ func FeedPosition(q Querier) (int64, error) {
 	return last, err
 }
 
-// Read runs f on a read-only snapshot of committed data. Cancelling ctx
-// interrupts its queries. f must not keep q, nor call Read.
+// Read runs f on a read-only snapshot of committed data, which is that of the
+// moment of f's first statement. Cancelling ctx interrupts its queries. f must
+// not keep q, nor call Read.
 func (db *DB) Read(ctx context.Context, f func(q Querier) error) error {
 	select {
 	case <-db.closing:
 		return ErrClosed
 	default:
 	}
-	s, err := db.backend.acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("store: starting to read: %w", err)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	defer db.backend.release(s)
-	sc := &scope{ctx: ctx, s: s}
-	defer sc.finish()
+	sc := &scope{ctx: ctx, begin: func() (session, error) {
+		s, err := db.backend.acquire(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("store: starting to read: %w", err)
+		}
+		return s, nil
+	}}
+	defer func() {
+		sc.finish()
+		if sc.s != nil {
+			db.backend.release(sc.s)
+		}
+	}()
 	return f(sc)
 }
 

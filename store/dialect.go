@@ -250,16 +250,25 @@ func isWordPart(c byte) bool  { return isWordStart(c) || isDigit(c) || c == '$' 
 func convertArgs(args []any) ([]any, error) {
 	out := make([]any, len(args))
 	for i, arg := range args {
-		v, err := driver.DefaultParameterConverter.ConvertValue(arg)
-		if err == nil {
-			v, err = convertArg(v)
-		}
+		v, err := convert(arg)
 		if err != nil {
 			return nil, fmt.Errorf("store: argument $%d (%T): %w", i+1, arg, err)
 		}
 		out[i] = v
 	}
 	return out, nil
+}
+
+func convert(arg any) (any, error) {
+	switch arg.(type) {
+	case int64, string, []byte, nil:
+		return convertArg(arg)
+	}
+	v, err := driver.DefaultParameterConverter.ConvertValue(arg)
+	if err != nil {
+		return nil, err
+	}
+	return convertArg(v)
 }
 
 func convertArg(v any) (any, error) {

@@ -91,12 +91,12 @@ const nowMicros = `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGIN
 
 // openWriter connects the writer; the first time it takes the lease. After
 // that fence finds out whether it is still ours.
-func (b *postgresDB) openWriter(ctx context.Context) (*session, error) {
+func (b *postgresDB) openWriter(ctx context.Context) (session, error) {
 	conn, err := b.pool.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, d: b.d}
+	s := &sqlSession{conn: conn, d: b.d}
 	if b.epoch == 0 {
 		if err := b.takeLease(ctx, s); err != nil {
 			s.discard()
@@ -108,7 +108,7 @@ func (b *postgresDB) openWriter(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (b *postgresDB) takeLease(ctx context.Context, s *session) error {
+func (b *postgresDB) takeLease(ctx context.Context, s *sqlSession) error {
 	row := s.conn.QueryRowContext(ctx, `UPDATE parley_lease SET holder = $1, epoch = epoch + 1, expires = `+nowMicros+` + $2
 		WHERE id = 1 AND expires <= `+nowMicros+` RETURNING epoch`, b.holder, b.opts.LeaseTTL.Microseconds())
 	err := row.Scan(&b.epoch)
@@ -136,7 +136,7 @@ func (b *postgresDB) idleEvery() time.Duration { return b.opts.LeaseTTL / 4 }
 // fence locks the row of the lease for the rest of the batch: who wants to take
 // over has to wait for our commit, and who has taken over is noticed. Now and
 // then it renews the lease in the same stroke.
-func (b *postgresDB) fence(ctx context.Context, s *session) error {
+func (b *postgresDB) fence(ctx context.Context, s session) error {
 	if time.Since(b.renewed) >= b.idleEvery() {
 		return b.idle(ctx, s)
 	}
@@ -144,7 +144,7 @@ func (b *postgresDB) fence(ctx context.Context, s *session) error {
 }
 
 // idle renews the lease.
-func (b *postgresDB) idle(ctx context.Context, s *session) error {
+func (b *postgresDB) idle(ctx context.Context, s session) error {
 	now := time.Now()
 	err := b.checkLease(s.query(ctx, `UPDATE parley_lease SET expires = `+nowMicros+` + $2
 		WHERE id = 1 AND epoch = $1 RETURNING 1`, []any{b.epoch, b.opts.LeaseTTL.Microseconds()}))
@@ -156,7 +156,7 @@ func (b *postgresDB) idle(ctx context.Context, s *session) error {
 
 // checkLease reads the answer of a statement that finds one row if the lease
 // is ours.
-func (b *postgresDB) checkLease(rows *sql.Rows, err error) error {
+func (b *postgresDB) checkLease(rows cursor, err error) error {
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (b *postgresDB) checkLease(rows *sql.Rows, err error) error {
 	return nil
 }
 
-func (b *postgresDB) acquire(ctx context.Context) (*session, error) {
+func (b *postgresDB) acquire(ctx context.Context) (session, error) {
 	select {
 	case b.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -182,7 +182,7 @@ func (b *postgresDB) acquire(ctx context.Context) (*session, error) {
 		if conn, err = b.pool.Conn(ctx); err != nil {
 			break
 		}
-		s := &session{conn: conn, d: b.d}
+		s := &sqlSession{conn: conn, d: b.d}
 		if err = s.command(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
 			return s, nil
 		}
@@ -192,7 +192,7 @@ func (b *postgresDB) acquire(ctx context.Context) (*session, error) {
 	return nil, err
 }
 
-func (b *postgresDB) release(s *session) {
+func (b *postgresDB) release(s session) {
 	defer func() { <-b.slots }()
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
@@ -200,11 +200,11 @@ func (b *postgresDB) release(s *session) {
 		s.discard()
 		return
 	}
-	s.conn.Close()
+	_ = s.(*sqlSession).conn.Close()
 }
 
 // close gives up the lease with the writer's session, and then the rest.
-func (b *postgresDB) close(ctx context.Context, s *session) error {
+func (b *postgresDB) close(ctx context.Context, s session) error {
 	if s != nil {
 		_, err := s.exec(ctx, `UPDATE parley_lease SET expires = 0 WHERE id = 1 AND epoch = $1`, []any{b.epoch})
 		s.discard()

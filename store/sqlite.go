@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/driver"
 )
 
 // sqlitePragmas are set on every connection, in this order. FULL makes a
@@ -33,11 +31,11 @@ var sqlitePragmas = []string{
 // read, and a lock file beside it.
 type sqliteDB struct {
 	d       *dialect
-	pool    *sql.DB
+	dsn     string
 	path    string
 	opts    *Options
 	lock    *os.File
-	readers chan *session // idle readers
+	readers chan session  // idle readers
 	spare   chan struct{} // permits to open further readers
 	closed  chan struct{}
 }
@@ -59,13 +57,9 @@ func openSQLite(ctx context.Context, path string, opts *Options) (backend, error
 		query.Set("vfs", opts.VFS)
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}
-	pool, err := driver.Open(dsn.String(), func(c *sqlite3.Conn) error { return setPragmas(c, opts.Pragmas) })
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store: opening %s: %w", path, err), lock.Close())
-	}
 	b := &sqliteDB{
-		d: newDialect(kindSQLite), pool: pool, path: path, opts: opts, lock: lock,
-		readers: make(chan *session, opts.Readers),
+		d: newDialect(kindSQLite), dsn: dsn.String(), path: path, opts: opts, lock: lock,
+		readers: make(chan session, opts.Readers),
 		spare:   make(chan struct{}, opts.Readers),
 		closed:  make(chan struct{}),
 	}
@@ -147,17 +141,23 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (b *sqliteDB) dialect() *dialect                     { return b.d }
-func (b *sqliteDB) beginWrite() string                    { return "BEGIN IMMEDIATE" }
-func (b *sqliteDB) fence(context.Context, *session) error { return nil }
-func (b *sqliteDB) idle(context.Context, *session) error  { return nil }
-func (b *sqliteDB) idleEvery() time.Duration              { return 0 }
-func (b *sqliteDB) open(ctx context.Context) (*session, error) {
-	conn, err := b.pool.Conn(ctx)
+func (b *sqliteDB) dialect() *dialect                    { return b.d }
+func (b *sqliteDB) beginWrite() string                   { return "BEGIN IMMEDIATE" }
+func (b *sqliteDB) fence(context.Context, session) error { return nil }
+func (b *sqliteDB) idle(context.Context, session) error  { return nil }
+func (b *sqliteDB) idleEvery() time.Duration             { return 0 }
+
+func (b *sqliteDB) open(ctx context.Context) (session, error) {
+	conn, err := sqlite3.OpenContext(ctx, b.dsn)
+	if err == nil {
+		if err = setPragmas(conn, b.opts.Pragmas); err != nil {
+			err = errors.Join(err, conn.Close())
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("store: opening %s: %w", b.path, err)
 	}
-	return &session{conn: conn, d: b.d, stmts: make(map[string]*sql.Stmt)}, nil
+	return &sqliteSession{conn: conn, d: b.d, stmts: make(map[string]*sqliteStmt)}, nil
 }
 
 // openWriter opens the connection and then syncs the directory. SQLite means
@@ -165,7 +165,7 @@ func (b *sqliteDB) open(ctx context.Context) (*session, error) {
 // vfsFile.Sync) syncs the file a second time in its place, so without this a
 // power cut could take away the name of the log and all that is in it. The log
 // is created with the first connection and lives as long as there is one.
-func (b *sqliteDB) openWriter(ctx context.Context) (*session, error) {
+func (b *sqliteDB) openWriter(ctx context.Context) (session, error) {
 	s, err := b.open(ctx)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (b *sqliteDB) openWriter(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (b *sqliteDB) acquire(ctx context.Context) (s *session, err error) {
+func (b *sqliteDB) acquire(ctx context.Context) (s session, err error) {
 	select {
 	case s = <-b.readers:
 	default:
@@ -207,7 +207,7 @@ func (b *sqliteDB) acquire(ctx context.Context) (s *session, err error) {
 	return s, nil
 }
 
-func (b *sqliteDB) openReader(ctx context.Context) (*session, error) {
+func (b *sqliteDB) openReader(ctx context.Context) (session, error) {
 	s, err := b.open(ctx)
 	if err != nil {
 		return nil, err
@@ -219,7 +219,7 @@ func (b *sqliteDB) openReader(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (b *sqliteDB) release(s *session) {
+func (b *sqliteDB) release(s session) {
 	if err := s.command(context.Background(), "ROLLBACK"); err != nil {
 		b.retire(s)
 		return
@@ -227,14 +227,14 @@ func (b *sqliteDB) release(s *session) {
 	b.readers <- s
 }
 
-func (b *sqliteDB) retire(s *session) {
+func (b *sqliteDB) retire(s session) {
 	s.discard()
 	b.spare <- struct{}{}
 }
 
 // close is called by the writer with its session when it ends, and by
 // DB.Close for the rest.
-func (b *sqliteDB) close(_ context.Context, s *session) error {
+func (b *sqliteDB) close(_ context.Context, s session) error {
 	if s != nil {
 		s.discard()
 		return nil
@@ -247,5 +247,5 @@ func (b *sqliteDB) close(_ context.Context, s *session) error {
 		case <-b.spare:
 		}
 	}
-	return errors.Join(b.pool.Close(), b.lock.Close())
+	return b.lock.Close()
 }

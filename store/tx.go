@@ -18,109 +18,17 @@ type Querier interface {
 	QueryRow(sql string, args ...any) *Row
 }
 
-// session is one database connection with its prepared statements.
-// It is used by one goroutine at a time.
-type session struct {
-	conn *sql.Conn
-	d    *dialect
-	// stmts is nil where the driver caches prepared statements itself (pgx).
-	stmts map[string]*sql.Stmt
-}
-
-// maxStmts bounds the prepared statements of a session.
-const maxStmts = 256
-
-// discard closes the connection without giving it back to a pool. An open
-// transaction on it ends without effect.
-func (s *session) discard() {
-	for _, stmt := range s.stmts {
-		stmt.Close()
-	}
-	// The error is how database/sql is told to drop the connection.
-	_ = s.conn.Raw(func(any) error { return errDiscard })
-	_ = s.conn.Close()
-}
-
-// prepare returns the cached statement for query, already in the spelling of
-// the database.
-func (s *session) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if stmt, ok := s.stmts[query]; ok {
-		return stmt, nil
-	}
-	stmt, err := s.conn.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	if len(s.stmts) >= maxStmts {
-		for q, old := range s.stmts {
-			old.Close()
-			delete(s.stmts, q)
-			break
-		}
-	}
-	s.stmts[query] = stmt
-	return stmt, nil
-}
-
-func (s *session) query(ctx context.Context, query string, args []any) (*sql.Rows, error) {
-	query, args, err := s.rewrite(query, args)
-	if err != nil {
-		return nil, err
-	}
-	if s.stmts == nil {
-		return s.conn.QueryContext(ctx, query, args...)
-	}
-	stmt, err := s.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return stmt.QueryContext(ctx, args...)
-}
-
-func (s *session) exec(ctx context.Context, query string, args []any) (int64, error) {
-	query, args, err := s.rewrite(query, args)
-	if err != nil {
-		return 0, err
-	}
-	var res sql.Result
-	if s.stmts == nil {
-		res, err = s.conn.ExecContext(ctx, query, args...)
-	} else {
-		var stmt *sql.Stmt
-		if stmt, err = s.prepare(ctx, query); err == nil {
-			res, err = stmt.ExecContext(ctx, args...)
-		}
-	}
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
-}
-
-func (s *session) rewrite(query string, args []any) (string, []any, error) {
-	query, err := s.d.rewrite(query)
-	if err != nil {
-		return "", nil, err
-	}
-	args, err = convertArgs(args)
-	return query, args, err
-}
-
-// command runs a statement of our own that takes no arguments and is not
-// worth preparing, such as BEGIN.
-func (s *session) command(ctx context.Context, query string) error {
-	_, err := s.conn.ExecContext(ctx, query)
-	return err
-}
-
 // scope is what Tx and a snapshot share: statements on one session, at most
 // one open Rows, and the rule that a failed statement spoils the rest.
 type scope struct {
-	ctx  context.Context
-	s    *session
-	open *Rows
-	err  error // first failure of a statement; spoils the scope
-	done bool  // the closure has returned
+	// begin, if set, begins the snapshot with its first statement: who finds in
+	// memory what it asks for needs none.
+	begin func() (session, error)
+	ctx   context.Context
+	s     session
+	open  *Rows
+	err   error // first failure of a statement; spoils the scope
+	done  bool  // the closure has returned
 }
 
 func (sc *scope) ready() error {
@@ -148,6 +56,13 @@ func (sc *scope) Query(query string, args ...any) (*Rows, error) {
 	if err := sc.ready(); err != nil {
 		return nil, err
 	}
+	if sc.s == nil {
+		s, err := sc.begin()
+		if err != nil {
+			return nil, sc.fail(query, err)
+		}
+		sc.s = s
+	}
 	rows, err := sc.s.query(sc.ctx, query, args)
 	if err != nil {
 		return nil, sc.fail(query, err)
@@ -173,7 +88,7 @@ func (sc *scope) finish() {
 // Rows is the answer to a Query.
 type Rows struct {
 	sc    *scope
-	rows  *sql.Rows
+	rows  cursor
 	query string
 	err   error
 }

@@ -70,10 +70,10 @@ func (db *DB) Write(ctx context.Context, f func(tx *Tx) error) error {
 // writer is the goroutine that writes. Its fields belong to that goroutine.
 type writer struct {
 	db        *DB
-	sess      *session // nil when the connection has to be opened anew
-	feed      int64    // last number handed out
-	feedSaved int64    // last number that a committed batch has saved
-	lost      error    // once set, nothing is written any more
+	sess      session // nil when the connection has to be opened anew
+	feed      int64   // last number handed out
+	feedSaved int64   // last number that a committed batch has saved
+	lost      error   // once set, nothing is written any more
 
 	// The batch in work, for abandon.
 	batch   []*op
