@@ -19,6 +19,7 @@ import (
 	"parley/xmpp/bosh"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/muc"
 	"parley/xmpp/s2s"
 	"parley/xmpp/stream"
@@ -96,14 +97,19 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	}
 	l := s.cfg.Limits
 	base := s.cfg.BaseURL(s.hub.Home())
+	guards := newGuard(s.cfg, s.metrics, "mailto:postmaster@"+s.hub.Home())
 	carrier := s2s.New(s2s.Config{
-		Hub: s.hub, Federation: s.federation(), Base: base, Log: s.log, Count: s.metrics, Idle: l.IdleTimeout.D(),
+		Guard: guards,
+		Hub:   s.hub, Federation: s.federation(), Base: base, Log: s.log, Count: s.metrics, Idle: l.IdleTimeout.D(),
 	})
 	sessions := c2s.New(c2s.Config{
+		Guard: guards, MaxSessions: l.SessionsPerAccount, MaxDirected: l.DirectedPresences, MaxGroups: l.RosterGroups, MaxPage: l.ArchivePage,
 		Hub: s.hub, Log: s.log, Router: carrier, Files: files, Base: base, Version: versionString(),
 		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
+		Guard: guards, MaxOccupants: l.RoomOccupants, MaxStanza: int(l.RoomStanzaSize.Bytes()), MaxHistory: l.RoomHistory,
+		MaxPage: l.ArchivePage, MaxItems: l.DiscoPage,
 		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(), Log: s.log, Route: carrier.Route,
 	})
 	sessions.AddService("rooms", muc.Local{Service: rooms})
@@ -119,7 +125,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
 		Authenticator: c2s.Accounts{Hub: s.hub}, Secret: s.keys.ScramSalt, ScramIterations: hub.ScramIterations,
 		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
-		Settings: clientSettings(s.cfg),
+		Settings: clientSettings(s.cfg), Logins: guard.FailedLogins{Guard: guards},
 	}
 	sockets := websocket.New(websocket.Config{
 		Streams: clients, Home: s.hub.Home(), BaseURL: s.cfg.BaseURL, Log: s.log, Others: map[string]string{bosh.Relation: bosh.Path},
@@ -149,24 +155,25 @@ func (s *server) federation() *stream.Federation {
 	}
 }
 
-// streamSettings are the bounds of every XMPP stream.
+// streamSettings are the bounds of every XMPP stream, and how fast another
+// server may send.
+//
+// spec: XEP-0205 §4
 func streamSettings(cfg *config.Config) stream.Settings {
 	l := cfg.Limits
 	limits := element.DefaultLimits
 	limits.Bytes = int(l.StanzaSize.Bytes())
 	return stream.Settings{
 		NegotiationTimeout: l.HandshakeTimeout.D(), IdleTimeout: l.IdleTimeout.D(), Limits: limits,
-		MaxPendingPerIP: l.ConnectionsPerIP,
+		MaxPending: l.Unauthenticated, MaxPendingPerIP: l.UnauthenticatedPerIP,
+		BytesPerSecond: int(l.ServerRate.Bytes()), Burst: int(l.ServerBurst.Bytes()),
 	}
 }
 
-// clientSettings also bound how fast a client may send; other servers are
-// bounded in stanzas, by the carrier.
-//
-// spec: XEP-0205 §4
+// clientSettings say how fast a client may send.
 func clientSettings(cfg *config.Config) stream.Settings {
 	st := streamSettings(cfg)
-	st.BytesPerSecond, st.Burst = 256<<10, 4<<20
+	st.BytesPerSecond, st.Burst = int(cfg.Limits.ClientRate.Bytes()), int(cfg.Limits.ClientBurst.Bytes())
 	return st
 }
 

@@ -110,7 +110,7 @@ func (s *Service) serviceIQ(ctx context.Context, v Visit, to translate.JID, iq *
 		features(q, nsDisco, nsItems, nsPing, translate.NSMUC, translate.NSOccupantID, "urn:xmpp:mam:2", nsRSM)
 		s.reply(v, iq, q)
 	case body.Is(nsItems, "query"):
-		q, err := s.roomList(ctx, to.Domain)
+		q, err := s.roomList(ctx, to.Domain, body)
 		if err != nil {
 			return err
 		}
@@ -126,9 +126,11 @@ func (s *Service) serviceIQ(ctx context.Context, v Visit, to translate.JID, iq *
 // roomList is the list of public rooms of one domain.
 //
 // spec: XEP-0045 §6.3
-func (s *Service) roomList(ctx context.Context, service string) (*element.Element, error) {
+//
+// spec: XEP-0059 §2
+func (s *Service) roomList(ctx context.Context, service string, asked *element.Element) (*element.Element, error) {
 	domain, _ := s.Names.RoomsOf(service)
-	q := element.New(nsItems, "query")
+	list := pageOf(asked, s.MaxItems)
 	err := s.Hub.Read(ctx, func(v hub.View) error {
 		ids, err := v.PublicRooms()
 		if err != nil {
@@ -146,13 +148,14 @@ func (s *Service) roomList(ctx context.Context, service string) (*element.Elemen
 			if err != nil {
 				return err
 			}
-			item := q.Add("", "item")
-			item.SetAttr("jid", s.Names.RoomJID(c.Address).String())
-			item.SetAttr("name", roomName(c, st))
+			list.add(s.Names.RoomJID(c.Address).String(), roomName(c, st))
 		}
 		return nil
 	})
-	return q, err
+	if err != nil {
+		return nil, err
+	}
+	return list.answer()
 }
 
 func roomName(c core.Conversation, st *core.State) string {
@@ -228,18 +231,17 @@ func moderated(st *core.State) bool { return st.Needs("message", false) > st.Lev
 //
 // spec: XEP-0045 §6.5
 func (s *Service) roomItems(_ context.Context, q *question) (*element.Element, error) {
-	out := element.New(nsItems, "query")
 	if !q.inside {
-		return out, nil
+		return element.New(nsItems, "query"), nil
 	}
+	list := pageOf(q.body, s.MaxItems)
 	cr := s.crowdOf(q.conv.ID)
 	for _, m := range q.st.Joined() {
 		if cr.has(m) {
-			item := out.Add("", "item")
-			item.SetAttr("jid", s.Names.RoomJID(q.conv.Address).With(m.Nick).String())
+			list.add(s.Names.RoomJID(q.conv.Address).With(m.Nick).String(), "")
 		}
 	}
-	return out, nil
+	return list.answer()
 }
 
 // moderate retracts what another said.

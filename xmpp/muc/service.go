@@ -57,7 +57,7 @@ type Config struct {
 	MaxStanza, MaxHistory, MaxPage, MaxItems int
 	// Guard holds what is a rate; nil for none.
 	Guard *guard.Guard
-	Log          *slog.Logger
+	Log   *slog.Logger
 }
 
 // Service is the room service. Its methods may be called by any goroutine.

@@ -13,6 +13,7 @@ import (
 	"parley/hub"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/muc"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
@@ -35,12 +36,13 @@ type Config struct {
 	// Missing is how old something owed must be to be given up because its domain does not exist or has no XMPP server: 10 minutes.
 	// All other trouble is for the hub to be patient with.
 	Missing time.Duration
-	Limits  Limits
+	// Guard says what other servers may send, and with which nothing is exchanged; nil for no limits.
+	Guard *guard.Guard
 }
 
 // Carrier reaches other XMPP servers. Its methods may be called by any goroutine.
 //
-// It counts "s2s_refused" (by why: strangers, requests), "s2s_throttled", "s2s_unconfirmed" (accepted without the other server's word)
+// It counts "s2s_unconfirmed" (accepted without the other server's word)
 // and "s2s_dropped" (by what: presence, typing, stanza, malformed, loop, error, errand).
 type Carrier struct {
 	cfg   Config
@@ -64,7 +66,7 @@ type Carrier struct {
 	pings   pings
 	silence silence
 	flights flights
-	quotas  quotas
+	friends familiar
 }
 
 // The bounds of what other servers may cost.
@@ -97,7 +99,6 @@ func New(cfg Config) *Carrier {
 	set(&cfg.Idle, 5*time.Minute)
 	set(&cfg.Answer, 30*time.Second)
 	set(&cfg.Missing, 10*time.Minute)
-	cfg.Limits = cfg.Limits.withDefaults()
 	if cfg.Count == nil {
 		cfg.Count = noCounter{}
 	}
@@ -107,7 +108,6 @@ func New(cfg Config) *Carrier {
 		errands: make(chan func(context.Context), maxErrands),
 		dials:   make(chan struct{}, maxDials),
 		links:   map[stream.Pair]*link{},
-		quotas:  quotas{limits: cfg.Limits},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	cfg.Federation.Hosted = c.ours
@@ -299,6 +299,8 @@ func explain(err error) *translate.Error {
 	}
 	var refused *stream.DialbackError
 	switch {
+	case errors.Is(err, errRefused):
+		return say(translate.NotAllowed, errRefused.Error())
 	case missing(err):
 		return say(translate.RemoteServerNotFound, "that domain has no XMPP server")
 	case errors.Is(err, stream.ErrUntrusted):

@@ -91,7 +91,7 @@ func certain(err error) bool { return hub.CodeOf(err) != "" || errors.Is(err, hu
 // servers have bad moments too; all else, an untrusted certificate among it, somebody may mend.
 func (c *Carrier) verdict(err error, p *hub.Delivery, losses []core.Loss) hub.Result {
 	r := hub.Result{Outcome: hub.Retry, Reason: explain(err).Reason(), Losses: losses}
-	if missing(err) && time.Since(p.Created) >= c.cfg.Missing {
+	if missing(err) && time.Since(p.Created) >= c.cfg.Missing || errors.Is(err, errRefused) {
 		r.Outcome = hub.Failed
 	}
 	return r

@@ -1,73 +1,97 @@
 package s2s
 
 import (
-	"maps"
+	"context"
+	"errors"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/guard"
 )
 
-// Limits bound what one domain may send. Zero fields get the defaults named with them.
-type Limits struct {
-	// StanzasPerSecond and StanzaBurst are how fast its stanzas are read: 100 and 1000.
-	StanzasPerSecond, StanzaBurst int
-	// StrangersPerHour is how many messages it may send to accounts that do not know the sender: 200.
-	StrangersPerHour int
-	// RequestsPerHour is how many requests for consent it may send: 200.
-	RequestsPerHour int
+// errRefused says that the operator wants nothing exchanged with a server.
+var errRefused = errors.New("this server exchanges nothing with that one")
+
+// familiar remembers on which servers somebody here has a contact. The zero value is ready.
+type familiar struct {
+	mu sync.Mutex
+	m  map[string]acquaintance
 }
 
-func (l Limits) withDefaults() Limits {
-	set := func(n *int, v int) {
-		if *n == 0 {
-			*n = v
-		}
-	}
-	set(&l.StanzasPerSecond, 100)
-	set(&l.StanzaBurst, 1000)
-	set(&l.StrangersPerHour, 200)
-	set(&l.RequestsPerHour, 200)
-	return l
+type acquaintance struct {
+	known bool
+	until time.Time
 }
 
-// quota is what one domain has left.
-type quota struct {
-	stanzas, strangers, requests *rate.Limiter
-	used                         time.Time
+// How long it is remembered, and of how many servers.
+const (
+	rememberKnown   = time.Hour
+	rememberUnknown = time.Minute
+	maxFamiliar     = 10_000
+)
+
+func (f *familiar) get(domain string) (known, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.m[domain]
+	return a.known, ok && time.Now().Before(a.until)
 }
 
-// quotas are those of the domains that were heard of lately.
-type quotas struct {
-	limits Limits
-	mu     sync.Mutex
-	m      map[string]*quota
-	swept  time.Time
+func (f *familiar) put(domain string, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.m == nil || len(f.m) >= maxFamiliar {
+		f.m = map[string]acquaintance{}
+	}
+	keep := rememberUnknown
+	if known {
+		keep = rememberKnown
+	}
+	f.m[domain] = acquaintance{known, time.Now().Add(keep)}
 }
 
-// forgetAfter is when a quota that is not used is full again.
-const forgetAfter = time.Hour
+// familiar says whether anybody here has a contact on a server.
+func (c *Carrier) familiar(ctx context.Context, domain string) (known bool, err error) {
+	if known, ok := c.friends.get(domain); ok {
+		return known, nil
+	}
+	err = c.hub.Read(ctx, func(v hub.View) (err error) {
+		known, err = v.Familiar(core.XMPP, domain)
+		return err
+	})
+	if err == nil {
+		c.friends.put(domain, known)
+	}
+	return known, err
+}
 
-func (q *quotas) of(domain string) *quota {
-	now := time.Now()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.m == nil {
-		q.m = map[string]*quota{}
+// approach holds a server, and each of its people, to what strangers may send.
+func (c *Carrier) approach(ctx context.Context, v visit, limit guard.Limit) error {
+	if c.cfg.Guard == nil {
+		return nil
 	}
-	if now.Sub(q.swept) > forgetAfter {
-		q.swept = now
-		maps.DeleteFunc(q.m, func(_ string, d *quota) bool { return now.Sub(d.used) > forgetAfter })
+	known, err := c.familiar(ctx, v.from.Domain)
+	if err != nil {
+		return err
 	}
-	d := q.m[domain]
-	if d == nil {
-		hourly := func(n int) *rate.Limiter { return rate.NewLimiter(rate.Every(time.Hour/time.Duration(n)), n) }
-		d = &quota{
-			stanzas:   rate.NewLimiter(rate.Limit(q.limits.StanzasPerSecond), q.limits.StanzaBurst),
-			strangers: hourly(q.limits.StrangersPerHour), requests: hourly(q.limits.RequestsPerHour),
-		}
-		q.m[domain] = d
+	return c.cfg.Guard.Stranger(guard.Approach{Limit: limit, Sender: v.who.String(), Domain: v.from.Domain, Known: known})
+}
+
+// contactPresence says whether a contact's presence is taken: what comes too often is not, but that she has gone always is.
+func (c *Carrier) contactPresence(v visit) bool {
+	if c.cfg.Guard.Allow(guard.ContactPresences, v.who.String()) != nil {
+		c.cfg.Count.Count("s2s_dropped", "presence")
+		return false
 	}
-	d.used = now
-	return d
+	return true
+}
+
+// mayAsk holds a server to how many requests it may make, and to how many pages of archives it may read.
+func (c *Carrier) mayAsk(v visit) error {
+	if t := v.st.Attr("type"); v.st.Name.Local != "iq" || t != "get" && t != "set" {
+		return nil
+	}
+	return c.cfg.Guard.Allow(guard.ServerRequests, guard.Organisation(v.from.Domain))
 }

@@ -6,6 +6,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/xmpp/guard"
 	"parley/xmpp/lookup"
 	"parley/xmpp/talk"
 	"parley/xmpp/translate"
@@ -119,12 +120,10 @@ func (c *Carrier) knows(ctx context.Context, account, who core.Address) (known b
 // stranger holds a server to its quota of messages from people whom the account does not know.
 func (c *Carrier) stranger(ctx context.Context, v visit, account core.Address) error {
 	known, err := c.knows(ctx, account, v.who)
-	if err != nil || known || c.quotas.of(v.from.Domain).strangers.Allow() {
+	if err != nil || known {
 		return err
 	}
-	c.cfg.Count.Count("s2s_refused", "strangers")
-	return translate.Fail(translate.ResourceConstraint,
-		"this server takes no more messages from yours to people who do not know the sender; try again in an hour")
+	return c.approach(ctx, v, guard.Strangers)
 }
 
 // bounced takes a message that came back. It is the outcome of what is on its way, or a late failure of what was accepted before, of

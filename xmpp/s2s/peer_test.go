@@ -13,6 +13,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/s2s"
 	"parley/xmpp/stream"
 )
@@ -255,7 +256,11 @@ func TestMissing(t *testing.T) {
 // One domain may send so much to people who do not know the sender, and no more; others and those who are known are not touched.
 func TestQuotas(t *testing.T) {
 	w := newWorld()
-	a := newNode(t, w, "a.test", func(c *s2s.Config) { c.Limits = s2s.Limits{StrangersPerHour: 3, RequestsPerHour: 2} })
+	a := newNode(t, w, "a.test", func(c *s2s.Config) { 
+		c.Guard = guard.New(guard.Config{Count: c.Count, Rates: map[guard.Limit]guard.Rate{
+			guard.Strangers: {N: 3, Per: time.Hour}, guard.Requests: {N: 2, Per: time.Hour},
+		}})
+	})
 	alice := a.account("alice")
 	p := newPeer(t, w, "b.test", func(p *peer, st *element.Element) bool { p.pong(st); return true }).open("a.test")
 	must(t, a.hub.SetContact(context.Background(), alice, foreign("friend", "b.test"), "", nil))
@@ -268,7 +273,7 @@ func TestQuotas(t *testing.T) {
 		p.send(fmt.Sprintf(`<presence type='subscribe' from='spam%d@b.test' to='alice@a.test' id='ask-%d'/>`, i, i))
 	}
 	p.sync("a.test")
-	if n, m := a.counts.get("s2s_refused strangers"), a.counts.get("s2s_refused requests"); n != 2 || m != 3 {
+	if n, m := a.counts.get("limited strangers_per_hour"), a.counts.get("limited requests_per_hour"); n != 2 || m != 3 {
 		t.Errorf("%d messages and %d requests were refused", n, m)
 	}
 	said("spam9", "one-more-message")

@@ -6,6 +6,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/xmpp/guard"
 	"parley/xmpp/translate"
 )
 
@@ -29,6 +30,8 @@ func (c *Carrier) presence(ctx context.Context, v visit) error {
 	switch typ := v.st.Attr("type"); {
 	case typ == "probe":
 		return c.hub.RemoteProbe(ctx, v.who, account)
+	case typ == "" && v.to.Resource != "" && !c.contactPresence(v):
+		return nil
 	case v.to.Resource != "" && (typ == "" || typ == "unavailable" || typ == "error"):
 		if _, err := c.account(ctx, v); err == nil {
 			c.pass(ctx, v.st)
@@ -47,9 +50,14 @@ func (c *Carrier) presence(ctx context.Context, v visit) error {
 //
 // spec: RFC 6121 §3
 func (c *Carrier) notice(ctx context.Context, v visit, n hub.ContactNotice) error {
-	if n.Kind == hub.Ask && !c.quotas.of(v.from.Domain).requests.Allow() {
-		c.cfg.Count.Count("s2s_refused", "requests")
-		return translate.Fail(translate.ResourceConstraint, "this server takes no more requests from yours for now; try again in an hour")
+	if n.Kind == hub.Ask {
+		known, err := c.knows(ctx, n.To, n.From)
+		if err == nil && !known {
+			err = c.approach(ctx, v, guard.Requests)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return c.hub.Consent(ctx, n)
 }
@@ -58,6 +66,9 @@ func (c *Carrier) notice(ctx context.Context, v visit, n hub.ContactNotice) erro
 //
 // spec: RFC 6121 §4.4
 func (c *Carrier) available(ctx context.Context, v visit, account core.Address) error {
+	if !c.contactPresence(v) {
+		return nil
+	}
 	p := translate.ReadPresence(v.st, v.from)
 	known, err := c.hub.PresenceOf(ctx, account, v.who)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/muc"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
@@ -48,23 +49,15 @@ func (c *Carrier) handle(ctx context.Context, conn *stream.Conn) {
 			heard[from.Domain] = time.Now()
 			c.hub.Reachable(hub.Destination{Network: core.XMPP, Dest: from.Domain})
 		}
-		if !c.throttle(ctx, from.Domain) {
+		if err := c.cfg.Guard.Refuses(from.Domain); err != nil {
+			conn.Close(stream.Errorf(stream.PolicyViolation, "%s", err.(*translate.Error).Text)) //nolint:errorlint // it has no other
+			return
+		}
+		if c.cfg.Guard.Wait(ctx, guard.ServerStanzas, guard.Organisation(from.Domain)) != nil {
 			continue // ctx has ended: what was read last was not answered
 		}
 		c.receive(ctx, st, from, to)
 	}
-}
-
-// throttle waits until the server may send more: what comes too fast is read more slowly, and nothing of it is lost.
-//
-// spec: XEP-0205 §4
-func (c *Carrier) throttle(ctx context.Context, domain string) bool {
-	rate := c.quotas.of(domain).stanzas
-	if rate.Allow() {
-		return true
-	}
-	c.cfg.Count.Count("s2s_throttled")
-	return rate.Wait(ctx) == nil
 }
 
 // visit is a stanza of another server's with its addresses read.
@@ -94,6 +87,9 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 	}
 	who, err := c.names.Address(from.Bare())
 	v := visit{st: st, from: from, to: to, who: who}
+	if err == nil {
+		err = c.mayAsk(v)
+	}
 	switch _, rooms := c.names.RoomsOf(to.Domain); {
 	case err != nil:
 	case rooms:
