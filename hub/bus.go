@@ -60,6 +60,10 @@ func (h *Hub) UseBus(b Bus) {
 	h.unsubscribe = b.Subscribe(func(n Bulletin) { h.sessions.tell(n.News, n.To...) })
 }
 
+// Listen has f called for each bulletin on the hub's bus: for those who act for
+// accounts that have no session. f does not block.
+func (h *Hub) Listen(f func(Bulletin)) (cancel func()) { return h.bus.Subscribe(f) }
+
 // tell publishes news for accounts.
 func (h *Hub) tell(n News, accounts ...core.Address) {
 	if len(accounts) > 0 {

@@ -18,14 +18,19 @@ func (s *Session) clientState(el *element.Element) bool {
 	switch el.Name.Local {
 	case "inactive":
 		s.inactive = true
+		s.noteAway()
 	case "active":
 		s.release()
 		s.inactive = false
+		s.noteAway()
 	default:
 		return false
 	}
 	return true
 }
+
+// noteAway tells others whether the client is to be called when something happens.
+func (s *Session) noteAway() { s.state.away.Store(s.inactive || s.link == nil) }
 
 // hold keeps a stanza back from a client that is inactive or waits for resumption. Newer presence takes the place of older.
 func (s *Session) hold(el *element.Element) bool {

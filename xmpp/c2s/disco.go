@@ -18,7 +18,7 @@ var serverFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime
 // accountFeatures are what the server offers on behalf of an account.
 var accountFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsVCard, translate.NSMAM, translate.NSMAM+"#extended", translate.NSSID,
 	translate.NSRetract+"#tombstone", nsBlocking, "urn:xmpp:bookmarks:1#compat", "urn:xmpp:pep-vcard-conversion:0",
-	nsPubSub+"#publish", nsPubSub+"#access-presence", nsPubSub+"#access-open", nsPubSub+"#access-whitelist", nsPubSub+"#auto-create",
+	nsPush, nsPubSub+"#publish", nsPubSub+"#access-presence", nsPubSub+"#access-open", nsPubSub+"#access-whitelist", nsPubSub+"#auto-create",
 	nsPubSub+"#auto-subscribe", nsPubSub+"#filtered-notifications", nsPubSub+"#last-published", nsPubSub+"#persistent-items",
 	nsPubSub+"#publish-options", nsPubSub+"#retrieve-items", nsPubSub+"#retract-items", nsPubSub+"#item-ids", nsPubSub+"#multi-items",
 	nsPubSub+"#delete-nodes", nsPubSub+"#purge-nodes", nsPubSub+"#config-node", nsPubSub+"#config-node-max", nsPubSub+"#create-nodes",

@@ -187,6 +187,7 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 		s.write(d.el)
 	}
 	s.inactive = false // spec: XEP-0352 §5.2
+	s.noteAway()
 	s.release()
 	return true
 }

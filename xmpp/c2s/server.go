@@ -30,7 +30,10 @@ func Migrate(ctx context.Context, db *store.DB) error {
 	if err != nil {
 		return err
 	}
-	return db.Migrate(ctx, "xmpp-c2s", dir)
+	if err := db.Migrate(ctx, "xmpp-c2s", dir); err != nil {
+		return err
+	}
+	return migratePush(ctx, db)
 }
 
 // Router takes stanzas of local clients to entities of other servers. It does not block: what cannot be sent comes back to the
@@ -73,6 +76,10 @@ type Config struct {
 	MaxSessions, MaxDirected, MaxGroups, MaxPage int
 	// MaxUpload is the largest file: 50 MiB. Quota is what one account's files may come to: 2 GiB.
 	MaxUpload, Quota int64
+	// PushSummary is how much push services are told: how many messages wait. PushGap is between two publications to one of them: 2
+	// seconds.
+	PushSummary PushSummary
+	PushGap     time.Duration
 }
 
 // Server holds the sessions of all local clients.
@@ -82,6 +89,7 @@ type Server struct {
 	services map[string]Service // by the first label of their domain
 	caps     *capsCache
 	cursors  *cursors
+	push     *pusher
 
 	mu       sync.Mutex
 	sessions map[core.Address]map[string]*Session // by resource
@@ -105,12 +113,17 @@ func New(cfg Config) *Server {
 	if cfg.Quota == 0 {
 		cfg.Quota = 2 << 30
 	}
-	return &Server{
+	if cfg.PushGap == 0 {
+		cfg.PushGap = defaultPushGap
+	}
+	srv := &Server{
 		Config: cfg, services: map[string]Service{}, caps: newCapsCache(),
 		names:    translate.Names{Home: cfg.Hub.Home(), Hosts: cfg.Hub.Hosts},
 		cursors:  newCursors(cfg.Hub),
 		sessions: map[core.Address]map[string]*Session{}, streams: map[string]*Session{},
 	}
+	srv.push = newPusher(srv)
+	return srv
 }
 
 // AddService has svc serve label.DOMAIN for every domain that is hosted here.
@@ -136,6 +149,7 @@ func (srv *Server) Run(ctx context.Context) error {
 	clean := time.NewTicker(time.Hour)
 	defer clean.Stop()
 	srv.clean(ctx)
+	srv.wg.Go(func() { srv.push.run(ctx) })
 	for {
 		select {
 		case <-tick.C:
@@ -154,6 +168,7 @@ func (srv *Server) Run(ctx context.Context) error {
 
 // clean deletes what nobody will ask for any more.
 func (srv *Server) clean(ctx context.Context) {
+	srv.push.forget()
 	err := srv.Hub.Write(ctx, func(tx hub.Tx) error {
 		if err := cleanStreams(tx); err != nil {
 			return err
@@ -225,10 +240,13 @@ func (srv *Server) Deliver(ctx context.Context, st *element.Element) {
 	if st.Name.Local == "iq" && to.Resource == "" {
 		if isRequest(st) {
 			srv.answerForeign(ctx, st, to)
-		} else {
+		} else if !srv.push.answered(st) {
 			srv.caps.answered(st)
 		}
 		return
+	}
+	if account, err := srv.names.Address(to.Bare()); err == nil {
+		srv.push.withdrawn(st, account)
 	}
 	if err := srv.route(st, to); err != nil {
 		srv.bounceForeign(st, err)

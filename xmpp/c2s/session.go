@@ -66,6 +66,7 @@ type Session struct {
 type sharedState struct {
 	available atomic.Bool
 	carbons   atomic.Bool
+	away      atomic.Bool // nobody looks at the client, or it waits for resumption
 	priority  atomic.Int32
 	// durable is how many of the client's stanzas are on disk, plus one; zero without stream management.
 	durable atomic.Int64
@@ -274,6 +275,7 @@ func (s *Session) lost(ctx context.Context, err error) {
 		s.fail(errBye)
 	default:
 		s.unlink(nil)
+		s.pushUnacked()
 		s.keepCount(ctx)
 		s.expiry = time.NewTimer(s.srv.Resume)
 		s.away.Store(time.Now().UnixNano())
@@ -302,6 +304,7 @@ func (s *Session) unlink(why error) {
 	}
 	s.link.close(why)
 	s.link, s.waiting, s.asked = nil, nil, false
+	s.noteAway()
 }
 
 // close ends the stream without waiting for the client; why, if not nil, is told.

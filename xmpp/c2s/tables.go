@@ -95,6 +95,8 @@ func init() {
 		{nsPubSub, "pubsub", "set"}:             (*question).pepSet,
 		{nsPubSubOwn, "pubsub", "get"}:          (*question).pepOwnerGet,
 		{nsPubSubOwn, "pubsub", "set"}:          (*question).pepOwnerSet,
+		{nsPush, "enable", "set"}:               (*question).pushEnable,
+		{nsPush, "disable", "set"}:              (*question).pushDisable,
 	}
 	for k, h := range accountTable {
 		ownTable[k] = h
