@@ -256,7 +256,7 @@ func TestMissing(t *testing.T) {
 // One domain may send so much to people who do not know the sender, and no more; others and those who are known are not touched.
 func TestQuotas(t *testing.T) {
 	w := newWorld()
-	a := newNode(t, w, "a.test", func(c *s2s.Config) { 
+	a := newNode(t, w, "a.test", func(c *s2s.Config) {
 		c.Guard = guard.New(guard.Config{Count: c.Count, Rates: map[guard.Limit]guard.Rate{
 			guard.Strangers: {N: 3, Per: time.Hour}, guard.Requests: {N: 2, Per: time.Hour},
 		}})

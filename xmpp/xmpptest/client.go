@@ -251,3 +251,26 @@ func (c *Client) Ended() {
 		c.changed.Wait()
 	}
 }
+
+// Password is that of every account of a test.
+const Password = hubtest.Password
+
+// Login tries to log in by PLAIN and returns the condition of the failure, or "success".
+func (s *Server) Login(name, password string) string {
+	s.t.Helper()
+	//nolint:gosec // the certificate is one of the test's own
+	conn, err := tls.Dial("tcp", s.Addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"xmpp-client"}})
+	must(s.t, err)
+	defer func() { _ = conn.Close() }()
+	c := &Client{t: s.t, name: name, domain: hubtest.Domain, conn: conn}
+	must(s.t, conn.SetReadDeadline(time.Now().Add(patience)))
+	c.open()
+	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + name + "\x00" + password))
+	c.Send(element.NewText(stream.NSSASL, "auth", secret).SetAttr("mechanism", "PLAIN"))
+	el, err := c.rd.Next()
+	must(s.t, err)
+	if el.Is(stream.NSSASL, "failure") {
+		return el.First().Name.Local
+	}
+	return el.Name.Local
+}
