@@ -1,0 +1,191 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Usage is what a server took from the machine in a time.
+type Usage struct {
+	Time  time.Duration // how long it was watched
+	CPU   time.Duration // user and system time of the process and its children
+	Mine  time.Duration // the same of the clients
+	Syncs int64         // fsync and fdatasync calls; -1 if they could not be counted
+}
+
+// watch measures while f runs.
+func (s *Site) watch(ctx context.Context, f func() error) (Usage, error) {
+	u := Usage{Syncs: -1}
+	stop := s.countSyncs(ctx)
+	before, err := cpuTime(s.PID())
+	if err != nil {
+		stop()
+		return u, err
+	}
+	mine := ownTime()
+	start := time.Now()
+	runErr := f()
+	u.Time = time.Since(start)
+	after, err := cpuTime(s.PID())
+	u.CPU = after - before
+	u.Mine = ownTime() - mine
+	u.Syncs = stop()
+	return u, errors.Join(runErr, err)
+}
+
+// ownTime is the user and system time that this process has taken.
+func ownTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// countSyncs counts the calls that wait for a disk, with the kernel's tracepoints and not
+// by stopping the process at each call, until stop is called.
+func (s *Site) countSyncs(ctx context.Context) (stop func() int64) {
+	tree, err := processTree(s.PID())
+	if err != nil {
+		return func() int64 { return -1 }
+	}
+	pids := make([]string, len(tree))
+	for i, pid := range tree {
+		pids[i] = strconv.Itoa(pid)
+	}
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, "perf", "stat", "-x", ",", "-p", strings.Join(pids, ","),
+		"-e", "syscalls:sys_enter_fsync,syscalls:sys_enter_fdatasync,syscalls:sys_enter_sync_file_range,syscalls:sys_enter_msync")
+	cmd.Stderr = &out
+	if err := cmd.Start(); err != nil {
+		return func() int64 { return -1 }
+	}
+	return func() int64 {
+		_ = cmd.Process.Signal(syscall.SIGINT) // perf prints and ends
+		_ = cmd.Wait()                         // with a status of its own for the signal
+		return perfTotal(out.String())
+	}
+}
+
+// perfTotal adds the counts that perf stat printed; -1 if there are none.
+func perfTotal(text string) int64 {
+	total := int64(-1)
+	for line := range strings.Lines(text) {
+		first, _, _ := strings.Cut(line, ",")
+		if n, err := strconv.ParseInt(first, 10, 64); err == nil {
+			total = max(total, 0) + n
+		}
+	}
+	return total
+}
+
+// ticks is how many times a second the kernel counts processor time (USER_HZ), the same on
+// every Linux machine that Go runs on.
+const ticks = 100
+
+// cpuTime is the user and system time that a process and its descendants have taken.
+func cpuTime(pid int) (time.Duration, error) {
+	tree, err := processTree(pid)
+	if err != nil {
+		return 0, err
+	}
+	var total int64
+	for _, p := range tree {
+		f, err := statFields(p)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // ended meanwhile
+		}
+		if err != nil {
+			return 0, err
+		}
+		for _, s := range f[11:13] { // utime, stime
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("bench: /proc/%d/stat: %w", p, err)
+			}
+			total += n
+		}
+	}
+	return time.Duration(total) * (time.Second / ticks), nil
+}
+
+// statFields are the fields of /proc/PID/stat from the third, the state, on.
+func statFields(pid int) ([]string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	_, rest, ok := strings.Cut(string(data), ") ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 20 {
+		return nil, fmt.Errorf("bench: /proc/%d/stat: %q", pid, data)
+	}
+	return f, nil
+}
+
+// processTree is a process and its descendants.
+func processTree(pid int) ([]int, error) {
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", all[i]))
+		if err != nil {
+			if i == 0 {
+				return nil, fmt.Errorf("bench: %w", err)
+			}
+			continue
+		}
+		for _, t := range tasks {
+			data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", all[i], t.Name()))
+			if err != nil {
+				continue // the thread ended
+			}
+			for _, child := range strings.Fields(string(data)) {
+				if n, err := strconv.Atoi(child); err == nil {
+					all = append(all, n)
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// memory is what a process and its descendants occupy, in bytes: resident, and with pages
+// that are shared divided among those who share them.
+func memory(pid int) (rss, pss int64, err error) {
+	tree, err := processTree(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, p := range tree {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
+		if err != nil {
+			return 0, 0, fmt.Errorf("bench: %w", err)
+		}
+		lines := bufio.NewScanner(bytes.NewReader(data))
+		for lines.Scan() {
+			f := strings.Fields(lines.Text())
+			if len(f) < 3 || f[0] != "Rss:" && f[0] != "Pss:" {
+				continue
+			}
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, 0, fmt.Errorf("bench: /proc/%d/smaps_rollup: %w", p, err)
+			}
+			if f[0] == "Rss:" {
+				rss += n << 10
+			} else {
+				pss += n << 10
+			}
+		}
+	}
+	return rss, pss, nil
+}
