@@ -158,17 +158,19 @@ func (c *counts) get(name string) int {
 
 // node is a whole server of one domain.
 type node struct {
-	t       testing.TB
-	w       *world
-	domain  string
-	db      *store.DB
-	change  func(*s2s.Config)
-	hub     *hub.Hub
-	carrier *s2s.Carrier
-	counts  *counts
-	clients string         // where clients connect
-	peers   *cuttable      // where servers do
-	stop    func(cut bool) // cut: as if the power had failed, as far as others can tell
+	t      testing.TB
+	w      *world
+	domain string
+	db     *store.DB
+	change func(*s2s.Config)
+	// hubChange, if it is set, changes the hub of the next start.
+	hubChange func(*hub.Config)
+	hub       *hub.Hub
+	carrier   *s2s.Carrier
+	counts    *counts
+	clients   string         // where clients connect
+	peers     *cuttable      // where servers do
+	stop      func(cut bool) // cut: as if the power had failed, as far as others can tell
 }
 
 func newNode(t testing.TB, w *world, domain string, change func(*s2s.Config)) *node {
@@ -183,7 +185,12 @@ func newNode(t testing.TB, w *world, domain string, change func(*s2s.Config)) *n
 func (n *node) start() {
 	t := n.t
 	n.counts = &counts{}
-	n.hub = hubtest.On(t, n.db, func(c *hub.Config) { c.Domains = []string{n.domain} })
+	n.hub = hubtest.On(t, n.db, func(c *hub.Config) {
+		c.Domains = []string{n.domain}
+		if n.hubChange != nil {
+			n.hubChange(c)
+		}
+	})
 	cfg := s2s.Config{Hub: n.hub, Federation: federation(t, n.w, n.domain), Base: "https://" + n.domain, Log: storetest.Log(t), Count: n.counts}
 	if n.change != nil {
 		n.change(&cfg)
