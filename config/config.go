@@ -21,10 +21,14 @@ type Config struct {
 	Matrix       Matrix       `toml:"matrix"`
 	XMPP         XMPP         `toml:"xmpp"`
 	Federation   Federation   `toml:"federation"`
+	Contact      Contact      `toml:"contact"`
 	DNS          DNS          `toml:"dns"`
 	Limits       Limits       `toml:"limits"`
 	Metrics      Metrics      `toml:"metrics"`
 	Log          Log          `toml:"log"`
+
+	Components []Component       `toml:"component"`
+	Services   []ExternalService `toml:"service"`
 
 	// Dir is the server's directory, absolute. Relative paths in the file
 	// have been made absolute against it.
@@ -38,6 +42,8 @@ type Listen struct {
 	XMPP    ListenAddr `toml:"xmpp"`     // clients, STARTTLS
 	XMPPTLS ListenAddr `toml:"xmpp_tls"` // clients, TLS from the first byte
 	XMPPS2S ListenAddr `toml:"xmpp_s2s"` // servers, STARTTLS and direct TLS
+	// XMPPComponent is for [[component]], in the clear; off while there are none.
+	XMPPComponent ListenAddr `toml:"xmpp_component"`
 
 	// PublicURL is how clients reach the HTTP API from outside, without a
 	// final slash. Empty: derived by [Config.BaseURL].
@@ -231,6 +237,8 @@ func Default() Config {
 			XMPP:    ":5222",
 			XMPPTLS: ":5223",
 			XMPPS2S: ":5269",
+
+			XMPPComponent: "127.0.0.1:5347",
 		},
 		TLS:          TLS{Mode: TLSSelfSigned},
 		Registration: Registration{Mode: RegistrationClosed},

@@ -41,7 +41,7 @@ func TestTemplateCommentsAreValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	setting := regexp.MustCompile(`(?m)^# (\[dns.static\]|"?[a-z_:.0-9]+"? = .*)$`)
+	setting := regexp.MustCompile(`(?m)^# (\[dns.static\]|\[contact\]|\[\[component\]\]|\[\[service\]\]|"?[a-z_:.0-9]+"? = .*)$`)
 	full := setting.ReplaceAllString(string(text), "$1")
 	if full == string(text) {
 		t.Fatal("no setting found in the template")
@@ -49,9 +49,14 @@ func TestTemplateCommentsAreValid(t *testing.T) {
 	full = strings.Replace(full, `mode = "self-signed"`, `mode = "files"`, 1)
 	full = strings.Replace(full, `mode = "closed"`, `mode = "token"`, 1)
 	full = regexp.MustCompile(`(?m)^(tokens_file|extra_ca) =.*$`).ReplaceAllString(full, "")
+	full = regexp.MustCompile(`(?m)^secret_file =.*$`).ReplaceAllString(full, `secret = "of 8 characters"`)
 	c, err := parse(t, full)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, full)
+	}
+	if len(c.Components) != 1 || c.Components[0].Host != "gateway.example.org" || len(c.Services) != 1 ||
+		c.Services[0].TTL.D() != 24*time.Hour || len(c.Contact.Kinds()) != 3 {
+		t.Errorf("components %v, services %v, contact %v", c.Components, c.Services, c.Contact)
 	}
 	def := Default()
 	if c.Listen.XMPP != def.Listen.XMPP || c.Limits.UploadSize != def.Limits.UploadSize ||

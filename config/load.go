@@ -90,6 +90,9 @@ func (v *validator) all() {
 	v.database()
 	v.registration()
 	v.dns()
+	v.components()
+	v.externalServices()
+	v.contact()
 	v.metrics()
 	v.limits()
 }
@@ -102,7 +105,8 @@ func (v *validator) words() {
 		value interface{ check() error }
 	}{
 		{"listen.http", c.Listen.HTTP}, {"listen.https", c.Listen.HTTPS}, {"listen.xmpp", c.Listen.XMPP},
-		{"listen.xmpp_tls", c.Listen.XMPPTLS}, {"listen.xmpp_s2s", c.Listen.XMPPS2S}, {"metrics.listen", c.Metrics.Listen},
+		{"listen.xmpp_tls", c.Listen.XMPPTLS}, {"listen.xmpp_s2s", c.Listen.XMPPS2S},
+		{"listen.xmpp_component", c.Listen.XMPPComponent}, {"metrics.listen", c.Metrics.Listen},
 		{"tls.mode", c.TLS.Mode}, {"registration.mode", c.Registration.Mode},
 		{"matrix.room_version", c.Matrix.RoomVersion}, {"matrix.encryption", c.Matrix.Encryption},
 		{"log.level", c.Log.Level}, {"log.format", c.Log.Format},
@@ -146,7 +150,8 @@ func (v *validator) listen() {
 		addr ListenAddr
 	}{
 		{"listen.http", l.HTTP}, {"listen.https", l.HTTPS}, {"listen.xmpp", l.XMPP},
-		{"listen.xmpp_tls", l.XMPPTLS}, {"listen.xmpp_s2s", l.XMPPS2S}, {"metrics.listen", v.cfg.Metrics.Listen},
+		{"listen.xmpp_tls", l.XMPPTLS}, {"listen.xmpp_s2s", l.XMPPS2S}, {"listen.xmpp_component", l.XMPPComponent},
+		{"metrics.listen", v.cfg.Metrics.Listen},
 	}
 	seen := make(map[ListenAddr]string)
 	for _, a := range addrs {

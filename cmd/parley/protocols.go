@@ -18,6 +18,7 @@ import (
 	"parley/netguard"
 	"parley/xmpp/bosh"
 	"parley/xmpp/c2s"
+	"parley/xmpp/component"
 	"parley/xmpp/element"
 	"parley/xmpp/guard"
 	"parley/xmpp/muc"
@@ -98,13 +99,16 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	l := s.cfg.Limits
 	base := s.cfg.BaseURL(s.hub.Home())
 	guards := newGuard(s.cfg, s.metrics, "mailto:postmaster@"+s.hub.Home())
+	attached := component.New(component.Config{Secrets: secrets(s.cfg.Components), Settings: streamSettings(s.cfg), Log: s.log})
 	carrier := s2s.New(s2s.Config{
 		Guard: guards,
 		Hub:   s.hub, Federation: s.federation(), Base: base, Log: s.log, Count: s.metrics, Idle: l.IdleTimeout.D(),
+		Components: attached,
 	})
 	sessions := c2s.New(c2s.Config{
 		Guard: guards, MaxSessions: l.SessionsPerAccount, MaxDirected: l.DirectedPresences, MaxGroups: l.RosterGroups, MaxPage: l.ArchivePage,
 		Hub: s.hub, Log: s.log, Router: carrier, Files: files, Base: base, Version: versionString(),
+		External: externalServices(s.cfg.Services), Contact: s.cfg.Contact.Kinds(), Below: attached.Below,
 		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
@@ -114,6 +118,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	})
 	sessions.AddService("rooms", muc.Local{Service: rooms})
 	carrier.Attach(sessions, rooms)
+	attached.Attach(carrier)
 	s.hub.AddCarrier(carrier)
 	s.closers = append(s.closers, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), l.DrainTimeout.D())
@@ -139,8 +144,39 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS),
 		streamService("xmpp_s2s", s.cfg.Listen.XMPPS2S, func(ctx context.Context, ln net.Listener) error {
 			return serveEither(ctx, ln, carrier.Serve, carrier.ServeTLS)
-		}))
+		}),
+		s.componentService(attached))
 	return nil
+}
+
+// componentService is off while there are no components.
+func (s *server) componentService(c *component.Server) service {
+	addr := s.cfg.Listen.XMPPComponent
+	if len(s.cfg.Components) == 0 {
+		addr = ""
+	}
+	return streamService("xmpp_component", addr, c.Serve)
+}
+
+// secrets are those of the components.
+func secrets(all []config.Component) map[string]string {
+	m := make(map[string]string)
+	for _, c := range all {
+		m[c.Host] = c.Secret
+	}
+	return m
+}
+
+// externalServices are those of which clients are told.
+func externalServices(all []config.ExternalService) []c2s.ExternalService {
+	var out []c2s.ExternalService
+	for _, e := range all {
+		out = append(out, c2s.ExternalService{
+			Type: e.Type, Host: e.Host, Port: e.Port, Transport: e.Transport, Name: e.Name,
+			Secret: e.Secret, Username: e.Username, Password: e.Password, TTL: e.TTL.D(),
+		})
+	}
+	return out
 }
 
 // federation opens and accepts streams of other XMPP servers. Static routes of

@@ -12,7 +12,7 @@ import (
 )
 
 // serverFeatures are what a domain of ours offers, in the order of their bytes.
-var serverFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking,
+var serverFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking, nsExtDisco,
 	translate.NSCarbons, "urn:xmpp:carbons:rules:0", "msgoffline", nsPubSub+"#publish")
 
 // accountFeatures are what the server offers on behalf of an account.
@@ -53,10 +53,10 @@ var serverIdentities = [][3]string{{"server", "im", "Parley"}}
 // spec: XEP-0030 §3.1
 func (q *question) serverInfo() (answer, error) {
 	node := q.payload.Attr("node")
-	if node != "" && node != capsNode+"#"+serverVer {
+	if node != "" && node != capsNode+"#"+q.srv.serverVer() {
 		return nil, translate.Fail(translate.ItemNotFound, "")
 	}
-	return discoInfo(node, serverIdentities, serverFeatures), nil
+	return discoInfo(node, serverIdentities, serverFeatures).Append(q.srv.contactForm()), nil
 }
 
 // serverItems lists the services of a domain.
@@ -71,6 +71,11 @@ func (q *question) serverItems() (answer, error) {
 	slices.Sort(labels)
 	for _, l := range labels {
 		items.Add("", "item").SetAttr("jid", l+"."+q.to.Domain)
+	}
+	if q.srv.Below != nil {
+		for _, d := range q.srv.Below(q.to.Domain) {
+			items.Add("", "item").SetAttr("jid", d)
+		}
 	}
 	return items, nil
 }
@@ -135,12 +140,14 @@ func (q *question) time() (answer, error) {
 const capsNode = "https://parley.example/caps"
 
 // serverVer is the verification string of every domain here.
-var serverVer = verification(serverIdentities, serverFeatures)
+func (srv *Server) serverVer() string {
+	return verification(serverIdentities, serverFeatures, srv.contactForm())
+}
 
 // verification hashes a description as entity capabilities do.
 //
 // spec: XEP-0115 §5.1
-func verification(identities [][3]string, features []string) string {
+func verification(identities [][3]string, features []string, form *element.Element) string {
 	var b strings.Builder
 	var ids []string
 	for _, i := range identities {
@@ -151,6 +158,7 @@ func verification(identities [][3]string, features []string) string {
 	for _, f := range features {
 		b.WriteString(f + "<")
 	}
+	b.WriteString(formVerification(form))
 	sum := sha1.Sum([]byte(b.String())) //nolint:gosec // see the import
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
@@ -159,5 +167,5 @@ func verification(identities [][3]string, features []string) string {
 //
 // spec: XEP-0115 §6.3
 func (srv *Server) capsOf(string) *element.Element {
-	return element.New(nsCaps, "c").SetAttr("hash", "sha-1").SetAttr("node", capsNode).SetAttr("ver", serverVer)
+	return element.New(nsCaps, "c").SetAttr("hash", "sha-1").SetAttr("node", capsNode).SetAttr("ver", srv.serverVer())
 }

@@ -80,6 +80,12 @@ type Config struct {
 	// seconds.
 	PushSummary PushSummary
 	PushGap     time.Duration
+	// External are the services elsewhere of which clients are told.
+	External []ExternalService
+	// Contact is where the operator is reached: URIs, by kinds as XEP-0157 has them ("abuse", "support").
+	Contact map[string][]string
+	// Below lists further services of a domain, by their domains; nil for none.
+	Below func(domain string) []string
 }
 
 // Server holds the sessions of all local clients.

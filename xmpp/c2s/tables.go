@@ -107,6 +107,9 @@ func init() {
 		{nsPing, "ping", "get"}:        (*question).nothing,
 		{nsVersion, "query", "get"}:    (*question).version,
 		{nsTime, "time", "get"}:        (*question).time,
+		// spec: XEP-0215 §3
+		{nsExtDisco, "services", "get"}:    (*question).external,
+		{nsExtDisco, "credentials", "get"}: (*question).credentials,
 		// Some clients ask the domain for what is their account's.
 		{nsRoster, "query", "get"}:              (*question).roster,
 		{nsSession, "session", "set"}:           (*question).nothing,

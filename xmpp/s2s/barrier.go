@@ -110,7 +110,8 @@ func (s *silence) missed(remote string) (again bool) {
 
 // hand gives stanzas over to the other server and returns nil when it has taken them.
 func (c *Carrier) hand(ctx context.Context, pair stream.Pair, stanzas []*element.Element) error {
-	asks := c.silence.asks(pair.Remote)
+	// Components answer no pings, most of them, and are near: that the stream took it must do.
+	asks := !c.component(pair.Remote) && c.silence.asks(pair.Remote)
 	var answered <-chan struct{}
 	if asks {
 		iq, ch, forget := c.pings.new(pair)

@@ -38,6 +38,8 @@ type Config struct {
 	Missing time.Duration
 	// Guard says what other servers may send, and with which nothing is exchanged; nil for no limits.
 	Guard *guard.Guard
+	// Components may be nil. They are trusted: the guard is not asked about them.
+	Components Components
 }
 
 // Carrier reaches other XMPP servers. Its methods may be called by any goroutine.
@@ -110,7 +112,7 @@ func New(cfg Config) *Carrier {
 		links:   map[stream.Pair]*link{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	cfg.Federation.Hosted = c.ours
+	cfg.Federation.Hosted = c.serves
 	cfg.Federation.Handle = c.handle
 	c.wg.Go(c.runErrands)
 	return c
@@ -233,6 +235,14 @@ func (c *Carrier) undeliverable(ctx context.Context, el *element.Element, err er
 	if err != nil {
 		return
 	}
+	if !c.ours(to.Domain) { // it came from another server or a component
+		c.send(cargo{stanzas: []*element.Element{bounce}, report: func(_ *line, err error) {
+			if err != nil {
+				c.cfg.Count.Count("s2s_dropped", "stanza")
+			}
+		}})
+		return
+	}
 	if _, rooms := c.names.RoomsOf(to.Domain); !rooms {
 		c.sessions.Deliver(ctx, bounce)
 		return
@@ -301,6 +311,8 @@ func explain(err error) *translate.Error {
 	switch {
 	case errors.Is(err, errRefused):
 		return say(translate.NotAllowed, errRefused.Error())
+	case errors.Is(err, errAway):
+		return say(translate.RemoteServerTimeout, "the service of that domain is not connected to this server at the moment")
 	case missing(err):
 		return say(translate.RemoteServerNotFound, "that domain has no XMPP server")
 	case errors.Is(err, stream.ErrUntrusted):
@@ -331,5 +343,5 @@ func missing(err error) bool {
 	case interface{ Unwrap() error }:
 		return missing(e.Unwrap())
 	}
-	return err == stream.ErrNoService //nolint:errorlint // a leaf
+	return err == stream.ErrNoService || err == errAway //nolint:errorlint // a leaf
 }

@@ -69,7 +69,7 @@ func (c *Carrier) familiar(ctx context.Context, domain string) (known bool, err 
 
 // approach holds a server, and each of its people, to what strangers may send.
 func (c *Carrier) approach(ctx context.Context, v visit, limit guard.Limit) error {
-	if c.cfg.Guard == nil {
+	if c.cfg.Guard == nil || c.component(v.from.Domain) {
 		return nil
 	}
 	known, err := c.familiar(ctx, v.from.Domain)
@@ -81,7 +81,7 @@ func (c *Carrier) approach(ctx context.Context, v visit, limit guard.Limit) erro
 
 // contactPresence says whether a contact's presence is taken: what comes too often is not, but that she has gone always is.
 func (c *Carrier) contactPresence(v visit) bool {
-	if c.cfg.Guard.Allow(guard.ContactPresences, v.who.String()) != nil {
+	if !c.component(v.from.Domain) && c.cfg.Guard.Allow(guard.ContactPresences, v.who.String()) != nil {
 		c.cfg.Count.Count("s2s_dropped", "presence")
 		return false
 	}
@@ -90,7 +90,7 @@ func (c *Carrier) contactPresence(v visit) bool {
 
 // mayAsk holds a server to how many requests it may make, and to how many pages of archives it may read.
 func (c *Carrier) mayAsk(v visit) error {
-	if t := v.st.Attr("type"); v.st.Name.Local != "iq" || t != "get" && t != "set" {
+	if t := v.st.Attr("type"); v.st.Name.Local != "iq" || t != "get" && t != "set" || c.component(v.from.Domain) {
 		return nil
 	}
 	return c.cfg.Guard.Allow(guard.ServerRequests, guard.Organisation(v.from.Domain))

@@ -59,11 +59,14 @@ func (c *Carrier) send(item cargo) {
 		item.report(nil, err)
 		return
 	}
-	if c.ours(to.Domain) || !c.ours(from.Domain) {
+	pair := stream.Pair{Local: from.Domain, Remote: to.Domain}
+	switch {
+	case c.component(to.Domain):
+		pair.Local = "" // there is one stream for all
+	case c.ours(to.Domain) || !c.serves(from.Domain):
 		item.report(nil, errOurs)
 		return
 	}
-	pair := stream.Pair{Local: from.Domain, Remote: to.Domain}
 	for {
 		l, err := c.link(pair, !item.lazy)
 		if err != nil {
@@ -88,6 +91,8 @@ func (c *Carrier) link(pair stream.Pair, open bool) (*link, error) {
 	switch {
 	case c.closed:
 		return nil, errClosing
+	case c.cfg.Guard.Refuses(pair.Remote) != nil:
+		return nil, errRefused
 	case !open:
 		return nil, errNotOpen
 	case len(c.links) >= maxLinks:
@@ -169,7 +174,7 @@ func (l *link) run() {
 }
 
 func (l *link) end() {
-	if l.line != nil {
+	if l.line != nil && !l.line.shared {
 		l.line.Close(nil)
 	}
 }
@@ -194,6 +199,10 @@ func (l *link) open(item cargo) (*line, error) {
 	switch {
 	case l.c.ctx.Err() != nil:
 		return nil, errClosing
+	case l.c.component(l.pair.Remote):
+		ln, err := l.c.attached(l.pair.Remote)
+		l.line = ln
+		return ln, err
 	case item.lazy:
 		return nil, errNotOpen
 	case !item.owed && time.Since(l.failed) < failFast:
@@ -214,6 +223,8 @@ type line struct {
 	*stream.Conn
 	ended chan struct{}
 	why   error // once ended is closed
+	// shared lines are streams of the other side's, which are not closed when nothing is sent.
+	shared bool
 }
 
 // dial opens a stream.

@@ -92,6 +92,8 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 	}
 	switch _, rooms := c.names.RoomsOf(to.Domain); {
 	case err != nil:
+	case c.component(to.Domain):
+		c.Route(st)
 	case rooms:
 		err = c.room(ctx, v)
 	default:

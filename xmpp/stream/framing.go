@@ -46,8 +46,8 @@ type document struct{ enc element.Encoder }
 func (document) raw(b []byte, put func([]byte) []byte) []byte { return put(b) }
 
 func (d document) element(b []byte, el *element.Element) []byte {
-	if d.enc.Default == NSServer && el.Name.Space == NSClient {
-		el = el.Copy().Rename(NSClient, NSServer)
+	if d.enc.Default != NSClient && el.Name.Space == NSClient {
+		el = el.Copy().Rename(NSClient, d.enc.Default)
 	}
 	return d.enc.Append(b, el)
 }
