@@ -130,6 +130,7 @@ CREATE TABLE IF NOT EXISTS "odd;name" (
 	PRIMARY KEY (id, text), UNIQUE (body),
 	CONSTRAINT c FOREIGN KEY (n) REFERENCES other (id) ON DELETE CASCADE
 );
+CREATE TABLE small (a TEXT PRIMARY KEY) WITHOUT ROWID;
 ALTER TABLE x ADD COLUMN y TEXT;
 CREATE INDEX i ON x (y) WHERE y > 'a;b';
 INSERT INTO x (y) VALUES ('BLOB');;`
@@ -137,11 +138,11 @@ INSERT INTO x (y) VALUES ('BLOB');;`
 		kind kind
 		want []string
 	}{
-		{kindSQLite, []string{"id INTEGER PRIMARY KEY", "text TEXT NOT NULL DEFAULT ';'", "body BLOB NOT NULL DEFAULT X''", ") STRICT", "y TEXT"}},
-		{kindPostgres, []string{"id BIGINT PRIMARY KEY", `text TEXT COLLATE "C" NOT NULL DEFAULT ';'`, `body BYTEA NOT NULL DEFAULT '\x'::bytea`, "CASCADE\n)", `y TEXT COLLATE "C"`}},
+		{kindSQLite, []string{"id INTEGER PRIMARY KEY", "text TEXT NOT NULL DEFAULT ';'", "body BLOB NOT NULL DEFAULT X''", ") STRICT;", "a TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;", "y TEXT"}},
+		{kindPostgres, []string{"id BIGINT PRIMARY KEY", `text TEXT COLLATE "C" NOT NULL DEFAULT ';'`, `body BYTEA NOT NULL DEFAULT '\x'::bytea`, "CASCADE\n);", `a TEXT COLLATE "C" PRIMARY KEY);`, `y TEXT COLLATE "C"`}},
 	} {
 		got, err := newDialect(c.kind).definitions(in)
-		if err != nil || len(got) != 4 {
+		if err != nil || len(got) != 5 {
 			t.Fatalf("%v: %q, %v", c.kind, got, err)
 		}
 		all := strings.Join(got, ";")
@@ -150,8 +151,8 @@ INSERT INTO x (y) VALUES ('BLOB');;`
 				t.Errorf("%v: no %q in %s", c.kind, want, all)
 			}
 		}
-		if !strings.HasSuffix(got[3], "VALUES ('BLOB')") {
-			t.Errorf("%q", got[3])
+		if !strings.HasSuffix(got[4], "VALUES ('BLOB')") {
+			t.Errorf("%q", got[4])
 		}
 	}
 }
@@ -159,7 +160,7 @@ INSERT INTO x (y) VALUES ('BLOB');;`
 func TestDefinitionsRefuse(t *testing.T) {
 	for _, in := range []string{
 		`CREATE TABLE a (b INTEGER)`, `CREATE TABLE a (b SERIAL)`, `CREATE TABLE a (b BOOLEAN)`, `CREATE TABLE a (b)`,
-		`CREATE TABLE a (b TEXT) WITHOUT ROWID`, `ALTER TABLE a ADD COLUMN b VARCHAR`, `CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END`,
+		`CREATE TABLE a (b TEXT) WITHOUT OIDS`, `ALTER TABLE a ADD COLUMN b VARCHAR`, `CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END`,
 		`BEGIN; SELECT 1`, `PRAGMA foreign_keys=off`, `INSERT INTO a VALUES ($1)`, `CREATE TABLE a (`, `SELECT 'a`,
 	} {
 		if got, err := newDialect(kindSQLite).definitions(in); err == nil {

@@ -43,6 +43,8 @@
 //     else. They become INTEGER, TEXT and BLOB in a STRICT table on SQLite, and
 //     BIGINT, TEXT COLLATE "C" and BYTEA on PostgreSQL. A BIGINT PRIMARY KEY
 //     is SQLite's rowid; always give its value, there are no serial columns.
+//     WITHOUT ROWID after a table of small rows keeps them in the tree of its
+//     primary key on SQLite, and means nothing on PostgreSQL.
 //   - Truth is BIGINT 0 or 1 (a Go bool argument becomes that, and scans
 //     back); a moment is BIGINT, microseconds or whatever unit the column says
 //     (a time.Time argument is refused).

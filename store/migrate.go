@@ -173,10 +173,15 @@ func (d *dialect) define(toks []token) (string, error) {
 		}
 		return token{}
 	}
-	strict := false
+	strict, options := false, ""
 	switch {
 	case word(0).is("CREATE") && word(1).is("TABLE"):
 		strict = true
+		if n := len(words); n > 2 && word(n-2).is("WITHOUT") && word(n-1).is("ROWID") {
+			// SQLite's alone: the rows are in the tree of the primary key.
+			options = ", WITHOUT ROWID"
+			out, words = out[:words[n-2]], words[:n-2]
+		}
 		if err := d.defineColumns(out, words); err != nil {
 			return "", err
 		}
@@ -193,7 +198,7 @@ func (d *dialect) define(toks []token) (string, error) {
 	}
 	s := strings.TrimSpace(d.render(out))
 	if strict && d.kind == kindSQLite {
-		s += " STRICT"
+		s += " STRICT" + options
 	}
 	return s, nil
 }

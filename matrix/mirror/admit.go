@@ -1,10 +1,10 @@
 package mirror
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"parley/core"
@@ -29,6 +29,7 @@ type minting struct {
 	version *wire.Version
 	names   translate.Names
 	wire    translate.Event
+	room    *room
 }
 
 // Admit implements [hub.Mirror]: it makes the PDU. It wants e with ID, Sender,
@@ -151,7 +152,7 @@ func (t *minting) keepNames() error {
 	return nil
 }
 
-// build hashes and signs.
+// build hashes. Signing is for [Mirror.Signed].
 func (t *minting) build() (*wire.PDU, error) {
 	sender, _ := t.names.UserID(t.e.Sender)
 	when := t.e.Origin
@@ -173,11 +174,7 @@ func (t *minting) build() (*wire.PDU, error) {
 	if err := t.link(&p); err != nil {
 		return nil, err
 	}
-	signers, err := t.signers(sender)
-	if err != nil {
-		return nil, err
-	}
-	return wire.Build(t.version, p, signers...)
+	return wire.Build(t.version, p)
 }
 
 func (t *minting) domain(userID string) string {
@@ -185,92 +182,28 @@ func (t *minting) domain(userID string) string {
 	return domain
 }
 
-// signers are the servers of ours that vouch for the event: the sender's, an
-// invited person's, and that of who let a joiner in.
-//
-// spec: MX 1.19 SS §10.1
-// spec: MX 1.19 SS §12
-func (t *minting) signers(sender string) ([]wire.Signer, error) {
-	domains := []string{t.domain(sender)}
-	if c, ok := t.e.Content.(core.Membership); ok {
-		for _, a := range []core.Address{c.Target, c.Via} {
-			id, _ := t.names.UserID(a)
-			if d := t.domain(id); !a.IsZero() && t.names.Hosts(d) && !slices.Contains(domains, d) {
-				domains = append(domains, d)
-			}
-		}
-	}
-	var out []wire.Signer
-	for _, d := range domains {
-		key := t.m.cfg.Keys[d]
-		if key == nil {
-			return nil, fmt.Errorf("no signing key for %q", d)
-		}
-		out = append(out, wire.Signer{Server: d, Key: key})
-	}
-	return out, nil
-}
-
 // link puts the event behind those that came before it, and cites the state
 // that lets its sender send it.
-func (t *minting) link(p *wire.Proto) error {
-	rows, err := t.sql.Query(`SELECT event_id, depth FROM mirror_extremities WHERE conv = $1
-		ORDER BY depth DESC, event_id LIMIT 20`, string(t.c.ID))
-	if err != nil {
+func (t *minting) link(p *wire.Proto) (err error) {
+	if t.room, err = t.remembered(); err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		var depth int64
-		if err := rows.Scan(&id, &depth); err != nil {
-			return err
-		}
-		p.PrevEvents, p.Depth = append(p.PrevEvents, id), max(p.Depth, depth+1)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	p.AuthEvents, err = t.current(wire.AuthTypes(t.version, p.Type, p.StateKey, p.Sender, p.Content))
+	p.PrevEvents, p.Depth = t.room.ends, t.room.depth+1
+	p.AuthEvents, err = t.current(t.room, wire.AuthTypes(t.version, p.Type, p.StateKey, p.Sender, p.Content))
 	return err
-}
-
-// current are the events in force for the keys, without those that are not set.
-func (t *minting) current(keys []wire.StateKey) ([]string, error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
-	each := make([]string, len(keys))
-	args := []any{string(t.c.ID), int64(always)}
-	for i, k := range keys {
-		each[i] = fmt.Sprintf(`SELECT event_id FROM mirror_state
-			WHERE conv = $1 AND type = $%d AND state_key = $%d AND until = $2`, len(args)+1, len(args)+2)
-		args = append(args, k.Type, k.Key)
-	}
-	rows, err := t.sql.Query(strings.Join(each, " UNION ALL "), args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		out = append(out, id)
-	}
-	return out, rows.Err()
 }
 
 // keep writes the rows and names the event.
 func (t *minting) keep(p *wire.PDU) error {
 	conv, pos := string(t.c.ID), int64(t.e.Position)
 	if p.Type == wire.TypeCreate {
-		if t.c.Native == nil {
-			t.c.Native = map[core.Network]string{}
+		native := map[core.Network]string{core.Matrix: p.RoomID}
+		for network, name := range t.c.Native { // which others hold too
+			if network != core.Matrix {
+				native[network] = name
+			}
 		}
-		t.c.Native[core.Matrix] = p.RoomID
+		t.c.Native = native
 	}
 	replaces, err := t.keepState(p)
 	if err != nil {
@@ -287,15 +220,12 @@ func (t *minting) keep(p *wire.PDU) error {
 		p.EventID, conv, pos, string(t.e.ID), p.Type, key, p.Sender, t.version.ID, replaces, device, txn, p.JSON); err != nil {
 		return err
 	}
-	if len(p.PrevEvents) == 1 {
-		_, err = t.sql.Exec(`UPDATE mirror_extremities SET event_id = $3, depth = $4 WHERE conv = $1 AND event_id = $2`,
-			conv, p.PrevEvents[0], p.EventID, p.Depth)
-	} else {
-		err = t.joinExtremities(p)
+	if t.room.kept { // one end takes the place of several
+		if _, err := t.sql.Exec(`DELETE FROM mirror_extremities WHERE conv = $1`, conv); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
+	t.room.ends, t.room.depth, t.room.kept = []string{p.EventID}, p.Depth, false
 	if err := t.keepRelation(p); err != nil {
 		return err
 	}
@@ -306,18 +236,6 @@ func (t *minting) keep(p *wire.PDU) error {
 	}
 	t.e.Aliases = append(t.e.Aliases, core.Alias{Network: core.Matrix, Kind: "event", Key: p.EventID})
 	return nil
-}
-
-// joinExtremities is for the first event, and for one that follows several.
-func (t *minting) joinExtremities(p *wire.PDU) error {
-	for _, id := range p.PrevEvents {
-		if _, err := t.sql.Exec(`DELETE FROM mirror_extremities WHERE conv = $1 AND event_id = $2`, string(t.c.ID), id); err != nil {
-			return err
-		}
-	}
-	_, err := t.sql.Exec(`INSERT INTO mirror_extremities (conv, event_id, depth) VALUES ($1, $2, $3)`,
-		string(t.c.ID), p.EventID, p.Depth)
-	return err
 }
 
 // keepState puts a state event in force and returns the one that was before.
@@ -334,6 +252,7 @@ func (t *minting) keepState(p *wire.PDU) (replaces string, err error) {
 	}
 	_, err = t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id)
 		VALUES ($1, $2, $3, $4, $5, $6)`, conv, p.Type, *p.StateKey, pos, int64(always), p.EventID)
+	t.room.state[wire.StateKey{Type: p.Type, Key: *p.StateKey}] = p.EventID
 	return replaces, err
 }
 
@@ -362,6 +281,9 @@ func (t *minting) keepRelation(p *wire.PDU) error {
 
 // relation reads m.relates_to.
 func relation(content []byte) (relType, target string, ok bool) {
+	if !bytes.Contains(content, []byte(`"m.relates_to"`)) {
+		return "", "", false
+	}
 	o, err := wire.ParseObject(content)
 	if err != nil {
 		return "", "", false

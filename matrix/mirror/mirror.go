@@ -36,6 +36,8 @@ type Config struct {
 // any goroutine.
 type Mirror struct {
 	cfg Config
+	// rooms belongs to the writer's goroutine, in which Admit is called.
+	rooms map[core.ConvID]*room
 }
 
 // New brings the mirror's tables up to date and returns the mirror on them.
@@ -55,7 +57,7 @@ func New(ctx context.Context, db *store.DB, cfg Config) (*Mirror, error) {
 	if err := db.Migrate(ctx, "matrix-mirror", dir); err != nil {
 		return nil, fmt.Errorf("migrating the Matrix mirror's tables: %w", err)
 	}
-	return &Mirror{cfg: cfg}, nil
+	return &Mirror{cfg: cfg, rooms: map[core.ConvID]*room{}}, nil
 }
 
 // Names turns user IDs and aliases into addresses and back, with the hashed

@@ -1,7 +1,9 @@
 package mirror_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +13,8 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/hub/hubtest"
+	"parley/matrix/mirror"
+	"parley/matrix/wire"
 	"parley/store"
 	"parley/store/hubstore"
 	"parley/store/storetest"
@@ -98,4 +102,109 @@ func processorTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// What is remembered of a room is forgotten with a turn that is undone, and a
+// mirror that remembers nothing goes on where another has stopped.
+func TestMemory(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := worldOn(t, db, "12")
+		alice, bob := hubtest.Account(t, w.h, "alice"), hubtest.Account(t, w.h, "bob")
+		c := w.open(hub.Opening{Creator: alice})
+		undone := errors.New("undone")
+		message := hub.Draft{Conv: c.ID, Sender: alice, Content: core.Message{Body: core.TextBody("hello")}}
+		invitation := hub.Draft{Conv: c.ID, Sender: alice, Content: core.Membership{Target: bob, Standing: core.Invited}}
+		failing := message
+		failing.With = func(hub.Tx, *core.Event) error { return undone }
+		for i := range 30 {
+			switch i % 5 {
+			case 1:
+				if _, err := w.h.SubmitAll(t.Context(), []hub.Draft{message, invitation, failing}); !errors.Is(err, undone) {
+					t.Fatal(err)
+				}
+			case 3: // a server that has just begun
+				w = worldOn(t, db, "12")
+			default:
+				if _, err := w.h.SubmitAll(t.Context(), []hub.Draft{message, message}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := w.h.Submit(t.Context(), invitation); err != nil {
+			t.Fatal(err)
+		}
+		w.read(func(v hub.View) error {
+			log, err := v.Page(hub.Query{Conv: c.ID})
+			if err != nil {
+				return err
+			}
+			var before mirror.Event
+			for i, e := range log {
+				found, err := w.m.ByCore(v, e.ID)
+				if err != nil || len(found) != 1 {
+					return fmt.Errorf("%d PDUs of %s, %w", len(found), e.ID, err)
+				}
+				pdu := found[0]
+				if e.Position != core.Position(i+1) || pdu.Depth != int64(i+1) {
+					t.Errorf("event %d has the position %d and the depth %d", i+1, e.Position, pdu.Depth)
+				}
+				if i > 0 && !slices.Equal(pdu.PrevEvents, []string{before.EventID}) {
+					t.Errorf("event %d follows %v and not %s", i+1, pdu.PrevEvents, before.EventID)
+				}
+				before = pdu
+			}
+			return nil
+		})
+	})
+}
+
+// Signed signs for each of our servers that vouches for an event.
+func TestSigned(t *testing.T) {
+	w := newWorld(t, "12")
+	_, other, err := wire.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first, err := wire.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := storetest.Open(t, storetest.SQLite(t), store.Options{})
+	m, err := mirror.New(t.Context(), db, mirror.Config{
+		Domains: []string{hubtest.Domain, "two.example"}, Keys: map[string]*wire.SigningKey{hubtest.Domain: first, "two.example": other},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := hubtest.Account(t, w.h, "alice")
+	c := w.open(hub.Opening{Creator: alice})
+	version, err := wire.VersionOf("12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := "@bob:two.example"
+	for name, p := range map[string]wire.Proto{
+		"message":    {Type: "m.room.message", Content: []byte(`{"body":"hello"}`)},
+		"invitation": {Type: wire.TypeMember, StateKey: &guest, Content: []byte(`{"membership":"invite"}`)},
+	} {
+		p.RoomID, p.Sender, p.Depth = c.Native[core.Matrix], "@alice:"+hubtest.Domain, 1
+		pdu, err := wire.Build(version, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := m.Signed(pdu)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := wire.Parse(version, raw)
+		if err != nil || signed.EventID != pdu.EventID || !signed.CheckHash() {
+			t.Fatalf("%s: signed %+v, %v", name, signed, err)
+		}
+		if err := signed.Verify(hubtest.Domain, first.ID(), first.Public()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := signed.Verify("two.example", other.ID(), other.Public()); (err == nil) != (name == "invitation") {
+			t.Errorf("%s: signature of the guest's server: %v", name, err)
+		}
+	}
 }

@@ -27,7 +27,7 @@ var (
 	ErrFormat = errors.New("malformed event")
 )
 
-// Proto is an event that is yet to be hashed and signed.
+// Proto is an event that is yet to be hashed.
 type Proto struct {
 	// RoomID is empty for the create event of a version with HashedRoomID.
 	RoomID   string
@@ -50,20 +50,28 @@ type PDU struct {
 	Version *Version
 	EventID string
 	Proto
-	// JSON is the whole event, canonical, with hashes and signatures.
+	// JSON is the whole event, canonical, with hashes; one of another server's
+	// has its signatures, one of ours gets them from Sign.
 	JSON []byte
 }
 
-// Build hashes and signs an event. There is more than one signer where an
-// event concerns two servers that are both at home here.
+// maxSigners is for how many signatures Build leaves room.
+const maxSigners = 3
+
+// signatureRoom is what one signature takes besides the name of the server: the
+// name of the key, 86 letters and digits, and what is between them.
+const signatureRoom = 64 + 86 + 32
+
+// Build hashes an event. Signing is [PDU.Sign]: a signature takes longer than
+// all else, and only other servers look at it. Room is left for it.
 //
 // spec: MX 1.19 SS §28.1
-func Build(v *Version, p Proto, signers ...Signer) (*PDU, error) {
+func Build(v *Version, p Proto) (*PDU, error) {
 	if err := p.check(v); err != nil {
 		return nil, err
 	}
 	p.Depth = min(p.Depth, maxInt)
-	whole := p.encode(v, p.Content, "", nil, false)
+	whole := p.encode(v, p.Content, "", false)
 	hash := sha256.Sum256(whole)
 	contentHash := unpadded.EncodeToString(hash[:])
 
@@ -71,23 +79,38 @@ func Build(v *Version, p Proto, signers ...Signer) (*PDU, error) {
 	if err != nil {
 		return nil, err
 	}
-	signed := p.encode(v, redacted, contentHash, nil, true)
-	ref := sha256.Sum256(signed)
-
-	var sigs []byte
-	for _, s := range signers {
-		if sigs, err = addSignature(sigs, s.Server, s.Key.ID(), s.Key.sign(signed)); err != nil {
-			return nil, err
-		}
-	}
-	pdu := &PDU{Version: v, EventID: eventID(ref), Proto: p, JSON: p.encode(v, p.Content, contentHash, sigs, false)}
-	if len(pdu.JSON) > MaxPDU {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(pdu.JSON))
+	ref := sha256.Sum256(p.encode(v, redacted, contentHash, true))
+	pdu := &PDU{Version: v, EventID: eventID(ref), Proto: p, JSON: p.encode(v, p.Content, contentHash, false)}
+	if size := len(pdu.JSON) + maxSigners*(MaxField+signatureRoom); size > MaxPDU {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
 	if v.HashedRoomID && p.Type == TypeCreate {
 		pdu.RoomID = "!" + pdu.EventID[1:]
 	}
 	return pdu, nil
+}
+
+// Sign returns the event with the servers' signatures besides those it has.
+// There is more than one signer where an event concerns two servers that are
+// both at home here.
+//
+// spec: MX 1.19 SS §28.1
+func (pdu *PDU) Sign(signers ...Signer) ([]byte, error) {
+	o, err := members(pdu.JSON)
+	if err != nil {
+		return nil, err
+	}
+	redacted, err := pdu.Version.redact(o)
+	if err != nil {
+		return nil, err
+	}
+	canon, sigs := redacted.Without("signatures", "unsigned").JSON(), o.Get("signatures")
+	for _, s := range signers {
+		if sigs, err = addSignature(sigs, s.Server, s.Key.ID(), s.Key.sign(canon)); err != nil {
+			return nil, err
+		}
+	}
+	return o.With("signatures", sigs).JSON(), nil
 }
 
 // eventID is the reference hash as an event ID.
@@ -136,8 +159,8 @@ func (p *Proto) check(v *Version) error {
 
 // encode writes the event with its keys in canonical order: whole, or (bare)
 // without what redaction takes from beside the content.
-func (p *Proto) encode(v *Version, content []byte, contentHash string, sigs []byte, bare bool) []byte {
-	b := make([]byte, 0, len(content)+len(sigs)+1024)
+func (p *Proto) encode(v *Version, content []byte, contentHash string, bare bool) []byte {
+	b := make([]byte, 0, len(content)+1024)
 	b = appendList(append(b, `{"auth_events":`...), p.AuthEvents)
 	b = append(append(b, `,"content":`...), content...)
 	b = strconv.AppendInt(append(b, `,"depth":`...), p.Depth, 10)
@@ -153,9 +176,6 @@ func (p *Proto) encode(v *Version, content []byte, contentHash string, sigs []by
 		b = appendString(append(b, `,"room_id":`...), p.RoomID)
 	}
 	b = appendString(append(b, `,"sender":`...), p.Sender)
-	if sigs != nil {
-		b = append(append(b, `,"signatures":`...), sigs...)
-	}
 	if p.StateKey != nil {
 		b = appendString(append(b, `,"state_key":`...), *p.StateKey)
 	}

@@ -7,7 +7,7 @@ import (
 	"parley/hub"
 )
 
-func (v *view) Conversation(id core.ConvID) (core.Conversation, error) {
+func (v *view) loadConversation(id core.ConvID) (core.Conversation, error) {
 	c := core.Conversation{ID: id, Native: map[core.Network]string{}}
 	var shape, authority, creator, at string
 	var created int64
@@ -56,7 +56,7 @@ func (t *tx) PutConversation(c core.Conversation) error {
 			return err
 		}
 	}
-	return nil
+	return t.rememberConversation(c.ID)
 }
 
 func (v *view) ConversationAt(a core.Address) (core.ConvID, error) {
@@ -232,20 +232,21 @@ func pair(a, b core.Address) (string, string) {
 	return x, y
 }
 
-func (v *view) Directs(a, b core.Address) ([]core.ConvID, error) {
-	x, y := pair(a, b)
+func (v *view) loadDirects(x, y string) ([]core.ConvID, error) {
 	return list(v.q, convID, `SELECT conv FROM directs WHERE a = $1 AND b = $2 AND ended = 0
 		ORDER BY opened DESC`, x, y)
 }
 
 func (t *tx) PutDirect(id core.ConvID, a, b core.Address) error {
 	x, y := pair(a, b)
+	t.s.directs.forget(t, couple{x, y})
 	return t.exec(`INSERT INTO directs (conv, a, b, opened, ended) VALUES ($1, $2, $3, $4, 0)
 		ON CONFLICT (conv) DO UPDATE SET opened = excluded.opened, ended = 0`,
 		string(id), x, y, int64(t.NextFeed()))
 }
 
 func (t *tx) EndDirect(id core.ConvID) error {
+	t.s.directs.forgetAll(t)
 	return t.exec(`UPDATE directs SET ended = 1 WHERE conv = $1`, string(id))
 }
 

@@ -148,7 +148,7 @@ func (v *view) Page(q hub.Query) ([]core.Event, error) {
 
 func (v *view) Related(target core.EventID, kinds ...core.Kind) ([]core.Event, error) {
 	var c clauses
-	c.add(`e.target = ?`, string(target))
+	c.add(`e.target = ? AND e.target <> ''`, string(target)) // the index has no empty ones
 	if len(kinds) > 0 {
 		marks := make([]any, len(kinds))
 		for i, k := range kinds {
@@ -162,7 +162,7 @@ func (v *view) Related(target core.EventID, kinds ...core.Kind) ([]core.Event, e
 
 func (v *view) Thread(conv core.ConvID, root core.EventID, before core.Position, limit int) ([]core.Event, error) {
 	var c clauses
-	c.add(`e.thread = ?`, string(root))
+	c.add(`e.thread = ? AND e.thread <> ''`, string(root))
 	c.add(`e.conv = ?`, string(conv))
 	if before != 0 {
 		c.add(`e.pos < ?`, int64(before))
@@ -174,13 +174,11 @@ func (v *view) Thread(conv core.ConvID, root core.EventID, before core.Position,
 	return events, err
 }
 
-func (v *view) Edge(conv core.ConvID) (core.Position, core.Feed, error) {
-	var pos core.Position
-	var feed core.Feed
-	err := v.q.QueryRow(`SELECT COALESCE((SELECT pos FROM events WHERE conv = $1 ORDER BY pos DESC LIMIT 1), 0),
+func (v *view) loadEdge(conv core.ConvID) (e edge, err error) {
+	err = v.q.QueryRow(`SELECT COALESCE((SELECT pos FROM events WHERE conv = $1 ORDER BY pos DESC LIMIT 1), 0),
 		COALESCE((SELECT feed FROM events WHERE conv = $1 ORDER BY feed DESC LIMIT 1), 0)`, string(conv)).
-		Scan(&pos, &feed)
-	return pos, feed, err
+		Scan(&e.pos, &e.feed)
+	return e, err
 }
 
 func (t *tx) PutEvent(e *core.Event) error {
@@ -205,19 +203,29 @@ func (t *tx) PutEvent(e *core.Event) error {
 	if err != nil {
 		return err
 	}
+	t.advance(e)
 	return t.PutAliases(e.ID, e.Aliases)
 }
 
 func (t *tx) PutAliases(id core.EventID, aliases []core.Alias) error {
-	for _, a := range aliases {
-		n, err := t.tx.Exec(`INSERT INTO event_aliases (network, kind, scope, key, digest, event)
-			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (network, kind, scope, key, digest) DO NOTHING`,
-			string(a.Network), a.Kind, a.Scope, a.Key, a.Digest, string(id))
-		if err != nil {
+	if len(aliases) == 0 {
+		return nil
+	}
+	// The few that an event has go in with one statement.
+	if n := len(aliases); n <= len(insertAliases) {
+		args := make([]any, 0, 6*n)
+		for _, a := range aliases {
+			args = append(args, string(a.Network), a.Kind, a.Scope, a.Key, a.Digest, string(id))
+		}
+		put, err := t.tx.Exec(insertAliases[n-1], args...)
+		if err != nil || put == int64(n) {
 			return err
 		}
-		if n > 0 {
-			continue
+	}
+	for _, a := range aliases {
+		_, err := t.tx.Exec(insertAliases[0], string(a.Network), a.Kind, a.Scope, a.Key, a.Digest, string(id))
+		if err != nil {
+			return err
 		}
 		if other, _, err := t.EventBy(a); err != nil {
 			return err
@@ -227,6 +235,18 @@ func (t *tx) PutAliases(id core.EventID, aliases []core.Alias) error {
 	}
 	return nil
 }
+
+// insertAliases are the statements for one alias, for two, and so on.
+var insertAliases = func() (out [4]string) {
+	var rows []string
+	for i := range out {
+		n := 6 * i
+		rows = append(rows, fmt.Sprintf("($%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6))
+		out[i] = `INSERT INTO event_aliases (network, kind, scope, key, digest, event) VALUES ` +
+			strings.Join(rows, ", ") + ` ON CONFLICT (network, kind, scope, key, digest) DO NOTHING`
+	}
+	return out
+}()
 
 // Erase leaves of an event what its protocol needs to go on: its kind, what it
 // was about, and for state what redaction keeps.

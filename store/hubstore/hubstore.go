@@ -1,9 +1,11 @@
 // Package hubstore keeps what the hub knows in the tables of package store: it
 // implements [hub.Store], one file for each part of that interface.
 //
-// It holds one thing in memory, the current state of conversations, because
-// every event asks for it: one map of what the writer has done, one of what is
-// committed. A state in either is never changed, only replaced.
+// It holds in memory what every event asks for: conversations and their current
+// state, for the writer what it has done, for readers what is committed; and for
+// the writer alone the directs of pairs and how far the orders have got. A value
+// in memory is never changed, only replaced, and forgotten when the turn that
+// wrote it is undone.
 package hubstore
 
 import (
@@ -32,6 +34,12 @@ type Store struct {
 	// written belongs to the writer; committed is what readers see.
 	written   map[core.ConvID]*core.State
 	committed sync.Map // of core.ConvID to *core.State
+
+	// Likewise of conversations; and what only the writer remembers.
+	conversations memory[core.ConvID, core.Conversation]
+	known         sync.Map // of core.ConvID to core.Conversation
+	directs       memory[couple, []core.ConvID]
+	edges         memory[core.ConvID, edge]
 }
 
 // New brings the hub's tables up to date and returns the store on them.
@@ -43,7 +51,12 @@ func New(ctx context.Context, db *store.DB) (*Store, error) {
 	if err := db.Migrate(ctx, "hub", dir); err != nil {
 		return nil, fmt.Errorf("migrating the hub's tables: %w", err)
 	}
-	return &Store{db: db, written: map[core.ConvID]*core.State{}}, nil
+	return &Store{
+		db: db, written: map[core.ConvID]*core.State{},
+		conversations: memory[core.ConvID, core.Conversation]{},
+		directs:       memory[couple, []core.ConvID]{},
+		edges:         memory[core.ConvID, edge]{},
+	}, nil
 }
 
 // Write implements [hub.Store].
