@@ -125,7 +125,9 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		defer cancel()
 		return carrier.Close(ctx)
 	})
-	s.mux.HandleFunc("PUT "+c2s.UploadPath, sessions.Upload)
+	for _, method := range []string{"PUT", "OPTIONS"} { // web clients ask first. spec: XEP-0363 §8
+		s.mux.HandleFunc(method+" "+c2s.UploadPath, sessions.Upload)
+	}
 	clients := &stream.Clients{
 		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
 		Authenticator: c2s.Accounts{Hub: s.hub}, Secret: s.keys.ScramSalt, ScramIterations: hub.ScramIterations,

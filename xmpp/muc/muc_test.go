@@ -105,6 +105,24 @@ bob receives:
 `)
 }
 
+// Some clients name their own message by its id where the stanza-id is due.
+func TestRetractionByOwnID(t *testing.T) {
+	play(t, garden, `
+alice sends:
+  <message to='garden@rooms.example.org' type='groupchat' id='a-slip-of-alice'><body>oops</body></message>
+alice receives:
+  <message id='a-slip-of-alice'><body>oops</body></message>
+bob sends:
+  <message to='garden@rooms.example.org' type='groupchat' id='retraction-of-bob'><retract xmlns='urn:xmpp:message-retract:1' id='a-slip-of-alice'/></message>
+bob receives:
+  <message type='error'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>
+alice sends:
+  <message to='garden@rooms.example.org' type='groupchat' id='retraction-of-alice'><retract xmlns='urn:xmpp:message-retract:1' id='a-slip-of-alice'/></message>
+bob receives:
+  <message from='garden@rooms.example.org/Alice'><retract xmlns='urn:xmpp:message-retract:1' id='a-slip-of-alice'/></message>
+`)
+}
+
 // spec: XEP-0045 §8
 // spec: XEP-0045 §9
 func TestModeration(t *testing.T) {

@@ -55,7 +55,7 @@ func References(m *element.Element) Refs {
 	}
 	add(m.Child(NSCorrect, "replace").Attr("id"), OwnMessage, true)
 	id, _ := retracted(m)
-	add(id, AnyMessage, false)
+	add(id, AnyMessage, true) // in a room the stanza-id is due, but converse.js names its own messages by their id
 	add(m.Child(NSReactions, "reactions").Attr("id"), AnyMessage, false)
 	add(m.Child(NSReply, "reply").Attr("id"), AnyMessage, false)
 	add(m.ChildText("", "thread"), AnyMessage, false)
