@@ -20,6 +20,9 @@ type Remote interface {
 	// Enter makes r.Who a member of the room at an address, and returns the
 	// conversation that shows it to her. r.Conv is not looked at.
 	Enter(ctx context.Context, room core.Address, r JoinRequest) (core.ConvID, error)
+	// Look finds a room, and returns the conversation that is to show it to
+	// one who is not in it.
+	Look(ctx context.Context, who, room core.Address) (core.ConvID, error)
 	// Ask has the room do what d asks. When it returns without an error, the
 	// projection shows that it is done. A refusal is the room's own.
 	Ask(ctx context.Context, c core.Conversation, s *core.State, d Draft) error
@@ -129,10 +132,21 @@ func (h *Hub) enter(ctx context.Context, r JoinRequest) (core.Event, error) {
 	if err != nil {
 		return core.Event{}, err
 	}
-	if _, err := h.EnterAt(ctx, c.Address, r); err != nil {
+	id, err := h.EnterAt(ctx, c.Address, r)
+	if err != nil {
 		return core.Event{}, err
 	}
-	return h.asked(ctx, Draft{Conv: r.Conv, With: r.With, Content: core.Membership{Target: r.Who}})
+	return h.asked(ctx, Draft{Conv: id, With: r.With, Content: core.Membership{Target: r.Who}})
+}
+
+// Look finds a room on another server and returns the conversation that would
+// show it to an account that enters it.
+func (h *Hub) Look(ctx context.Context, who, room core.Address) (core.ConvID, error) {
+	remote := h.remotes[room.Network]
+	if remote == nil || h.ours(room) || !h.ours(who) {
+		return "", Refuse(NotFound, "there is no room %s", room.Bare())
+	}
+	return remote.Look(ctx, who, room)
 }
 
 // EnterAt makes one a member of a room on another server, and returns the
@@ -145,18 +159,25 @@ func (h *Hub) EnterAt(ctx context.Context, room core.Address, r JoinRequest) (co
 	return remote.Enter(ctx, room, r)
 }
 
-// Older asks for history of a room elsewhere from before what is known of it.
-// It reports whether there is any more now; never for conversations here.
-func (h *Hub) Older(ctx context.Context, conv core.ConvID, limit int) (bool, error) {
-	c, _, err := h.conversation(ctx, conv)
-	if err != nil || c.Authority != core.Elsewhere {
-		return false, err
-	}
+// Older asks a room elsewhere for history, if of what is before a position (zero
+// for the end) fewer than limit events are known. For conversations here there
+// is nothing to ask.
+func (h *Hub) Older(ctx context.Context, conv core.ConvID, before core.Position, limit int) error {
+	var c core.Conversation
+	var known []core.Event
+	err := h.Read(ctx, func(v View) (err error) {
+		if c, err = v.Conversation(conv); err != nil || c.Authority != core.Elsewhere {
+			return err
+		}
+		known, err = v.Page(Query{Conv: conv, After: projected / 2, Before: before, Limit: limit})
+		return err
+	})
 	r := h.remotes[c.Address.Network]
-	if r == nil {
-		return false, nil
+	if err != nil || c.Authority != core.Elsewhere || r == nil || len(known) >= limit {
+		return err
 	}
-	return r.Older(ctx, c, limit)
+	_, err = r.Older(ctx, c, limit)
+	return err
 }
 
 // RoomFor finds the conversation that shows one a room: a room here by any of

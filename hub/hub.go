@@ -23,6 +23,8 @@ type Config struct {
 	Encryption string
 	// Registration is "closed", "token" or "open".
 	Registration string
+	// RegistrationTokens are for "token".
+	RegistrationTokens []string
 	// Strangers is what new accounts want done with them.
 	Strangers core.Strangers
 	// Prepare normalises a password before it is hashed or checked, as the

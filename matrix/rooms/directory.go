@@ -19,7 +19,7 @@ func (s *Rooms) directoryRoutes() []client.Route {
 	get, put, post := http.MethodGet, http.MethodPut, http.MethodPost
 	const alias, list = v3 + "/directory/room/{roomAlias}", v3 + "/directory/list/room/{roomId}"
 	return []client.Route{
-		{Method: get, Path: alias, Auth: client.None, Handler: s.lookUp},
+		{Method: get, Path: alias, Auth: client.Optional, Handler: s.lookUp},
 		{Method: put, Path: alias, Limit: client.Writes, Handler: s.putAlias},
 		{Method: http.MethodDelete, Path: alias, Limit: client.Writes, Handler: s.deleteAlias},
 		{Method: get, Path: v3 + "/rooms/{roomId}/aliases", Handler: s.aliases},
@@ -39,7 +39,7 @@ func (s *Rooms) lookUp(r *client.Request) (any, error) {
 	if !strings.HasPrefix(r.Var("roomAlias"), "#") {
 		return nil, badParam("A room alias begins with #.")
 	}
-	rm, err := s.locate(r.Context(), r.Var("roomAlias"), r.Account)
+	rm, err := s.reach(r.Context(), r.Var("roomAlias"), r.Account)
 	if err != nil {
 		return nil, err
 	}

@@ -186,6 +186,11 @@ func (s *Rooms) messages(r *client.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !forward {
+		if err := s.deepen(r, limit); err != nil {
+			return nil, err
+		}
+	}
 	var answer object
 	err = s.hub.Read(r.Context(), func(v hub.View) error {
 		rm, end, err := readable(v, r.Var("roomId"), r.Account)
@@ -208,6 +213,30 @@ func (s *Rooms) messages(r *client.Request) (any, error) {
 		return err
 	})
 	return answer, err
+}
+
+// deepen asks a room on another server for more of its history, if the page
+// reaches below what is known of it.
+func (s *Rooms) deepen(r *client.Request, limit int) error {
+	var conv core.ConvID
+	var before core.Position
+	err := s.hub.Read(r.Context(), func(v hub.View) error {
+		rm, _, err := readable(v, r.Var("roomId"), r.Account)
+		if err != nil || rm.conv.Authority != core.Elsewhere || !rm.joined() {
+			return err
+		}
+		conv = rm.conv.ID
+		if from := r.Query("from"); from != "" {
+			at, err := ParsePoint(v, conv, from)
+			before = at.before()
+			return err
+		}
+		return nil
+	})
+	if err != nil || conv == "" {
+		return err
+	}
+	return s.hub.Older(r.Context(), conv, before, limit)
 }
 
 // direction reads dir, whose default is backwards.

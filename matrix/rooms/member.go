@@ -55,7 +55,7 @@ func (s *Rooms) enter(r *client.Request, idOrAlias string) (any, error) {
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	rm, err := s.locate(r.Context(), idOrAlias, r.Account)
+	rm, err := s.reach(r.Context(), idOrAlias, r.Account)
 	if err != nil {
 		return nil, err
 	}

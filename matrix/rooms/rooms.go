@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"parley/core"
 	"parley/hub"
@@ -242,7 +243,7 @@ func (s *Rooms) resolve(v hub.View, idOrAlias string, who core.Address) (*room, 
 		if err != nil {
 			return nil, badParam("%.300q is not a valid room alias.", idOrAlias)
 		}
-		id, err := v.ConversationAt(a)
+		id, err := hub.RoomFor(v, who, a)
 		if errors.Is(err, hub.ErrNone) {
 			return nil, notFound("There is no room %s.", idOrAlias)
 		}
@@ -257,6 +258,35 @@ func (s *Rooms) resolve(v hub.View, idOrAlias string, who core.Address) (*room, 
 	if errors.Is(err, hub.ErrNone) {
 		return nil, notFound("There is no such room.")
 	}
+	return rm, err
+}
+
+// reach is [Rooms.locate], also for rooms of other servers in which who is not
+// yet.
+func (s *Rooms) reach(ctx context.Context, idOrAlias string, who core.Address) (*room, error) {
+	rm, err := s.locate(ctx, idOrAlias, who)
+	if err == nil || !strings.HasPrefix(idOrAlias, "#") || who.IsZero() {
+		return rm, err
+	}
+	var a core.Address
+	bad := s.hub.Read(ctx, func(v hub.View) (err error) {
+		a, err = s.mirror.Names(v).RoomAddress(idOrAlias)
+		return err
+	})
+	if bad != nil || a.IsLocal() {
+		return nil, err
+	}
+	id, err := s.hub.Look(ctx, who, a)
+	if err != nil {
+		return nil, err
+	}
+	err = s.hub.Read(ctx, func(v hub.View) error {
+		native, err := roomIDOf(v, id)
+		if err == nil {
+			rm, err = find(v, native, who)
+		}
+		return err
+	})
 	return rm, err
 }
 
