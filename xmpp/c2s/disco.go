@@ -7,16 +7,17 @@ import (
 	"strings"
 	"time"
 
+	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
 	"parley/xmpp/translate"
 )
 
 // serverFeatures are what a domain of ours offers, in the order of their bytes.
-var serverFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking, nsExtDisco,
+var serverFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking, nsExtDisco,
 	translate.NSCarbons, "urn:xmpp:carbons:rules:0", "msgoffline", nsPubSub+"#publish")
 
 // accountFeatures are what the server offers on behalf of an account.
-var accountFeatures = sorted(nsDiscoInfo, nsDiscoItems, nsVCard, translate.NSMAM, translate.NSMAM+"#extended", translate.NSSID,
+var accountFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsVCard, translate.NSMAM, translate.NSMAM+"#extended", translate.NSSID,
 	translate.NSRetract+"#tombstone", nsBlocking, "urn:xmpp:bookmarks:1#compat", "urn:xmpp:pep-vcard-conversion:0",
 	nsPush, nsPubSub+"#publish", nsPubSub+"#access-presence", nsPubSub+"#access-open", nsPubSub+"#access-whitelist", nsPubSub+"#auto-create",
 	nsPubSub+"#auto-subscribe", nsPubSub+"#filtered-notifications", nsPubSub+"#last-published", nsPubSub+"#persistent-items",
@@ -52,6 +53,9 @@ var serverIdentities = [][3]string{{"server", "im", "Parley"}}
 //
 // spec: XEP-0030 §3.1
 func (q *question) serverInfo() (answer, error) {
+	if info, ok, err := q.commandInfo(); ok {
+		return info, err
+	}
 	node := q.payload.Attr("node")
 	if node != "" && node != capsNode+"#"+q.srv.serverVer() {
 		return nil, translate.Fail(translate.ItemNotFound, "")
@@ -63,6 +67,9 @@ func (q *question) serverInfo() (answer, error) {
 //
 // spec: XEP-0030 §4.1
 func (q *question) serverItems() (answer, error) {
+	if items, ok := q.commandItems(); ok {
+		return items, nil
+	}
 	items := element.New(nsDiscoItems, "query")
 	labels := []string{uploadLabel}
 	for l := range q.srv.services {
@@ -84,6 +91,9 @@ func (q *question) serverItems() (answer, error) {
 //
 // spec: XEP-0030 §8
 func (q *question) accountInfo() (answer, error) {
+	if info, ok, err := q.commandInfo(); ok {
+		return info, err
+	}
 	if q.payload.Attr("node") != "" {
 		return nil, translate.Fail(translate.ItemNotFound, "")
 	}
@@ -103,6 +113,9 @@ func (q *question) accountInfo() (answer, error) {
 //
 // spec: XEP-0060 §5.5
 func (q *question) accountItems() (answer, error) {
+	if items, ok := q.commandItems(); ok {
+		return items, nil
+	}
 	nodes, err := q.readableNodes()
 	if err != nil {
 		return nil, err

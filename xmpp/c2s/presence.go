@@ -141,6 +141,9 @@ func (s *Session) arrive(ctx context.Context) error {
 			s.tellNotice(hub.ContactNotice{Kind: hub.Ask, From: c.Address, To: s.account, Words: c.Words})
 		}
 	}
+	if err := s.tellMOTD(ctx); err != nil {
+		return err
+	}
 	return s.waitingRequests(ctx, asks)
 }
 

@@ -150,6 +150,13 @@ alice sends:
   <message to='bob@example.org' type='chat'><body>while you look</body></message>
 bob/phone receives:
   <message><body>while you look</body></message>
+alice sends:
+  <iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>
+alice receives:
+  <iq type='result' id='p'/>
+`, nil)
+	s.C2S.PushDealt() // what was not pushed yet would be once he has gone
+	s.Run(`
 bob/phone closes
 alice sends:
   <message to='bob@example.org' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>

@@ -15,6 +15,7 @@ import (
 	"parley/hub"
 	"parley/media"
 	"parley/store"
+	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
 	"parley/xmpp/guard"
 	"parley/xmpp/stream"
@@ -80,6 +81,8 @@ type Config struct {
 	// seconds.
 	PushSummary PushSummary
 	PushGap     time.Duration
+	// Operators are the accounts that may use the commands for operators.
+	Operators []core.Address
 	// External are the services elsewhere of which clients are told.
 	External []ExternalService
 	// Contact is where the operator is reached: URIs, by kinds as XEP-0157 has them ("abuse", "support").
@@ -96,6 +99,7 @@ type Server struct {
 	caps     *capsCache
 	cursors  *cursors
 	push     *pusher
+	commands *adhoc.Service
 
 	mu       sync.Mutex
 	sessions map[core.Address]map[string]*Session // by resource
@@ -128,7 +132,7 @@ func New(cfg Config) *Server {
 		cursors:  newCursors(cfg.Hub),
 		sessions: map[core.Address]map[string]*Session{}, streams: map[string]*Session{},
 	}
-	srv.push = newPusher(srv)
+	srv.push, srv.commands = newPusher(srv), newCommands(srv)
 	return srv
 }
 

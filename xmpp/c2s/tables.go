@@ -5,6 +5,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
@@ -95,6 +96,7 @@ func init() {
 		{nsPubSub, "pubsub", "set"}:             (*question).pepSet,
 		{nsPubSubOwn, "pubsub", "get"}:          (*question).pepOwnerGet,
 		{nsPubSubOwn, "pubsub", "set"}:          (*question).pepOwnerSet,
+		{adhoc.Namespace, "command", "set"}:     (*question).command,
 		{nsPush, "enable", "set"}:               (*question).pushEnable,
 		{nsPush, "disable", "set"}:              (*question).pushDisable,
 	}
@@ -116,6 +118,7 @@ func init() {
 		{translate.NSCarbons, "enable", "set"}:  (*question).carbonsOn,
 		{translate.NSCarbons, "disable", "set"}: (*question).carbonsOff,
 		{nsBlocking, "blocklist", "get"}:        (*question).blocklist,
+		{adhoc.Namespace, "command", "set"}:     (*question).command,
 	}
 	uploadTable = map[what]handler{
 		{nsDiscoInfo, "query", "get"}: (*question).uploadInfo,
