@@ -93,8 +93,11 @@ type RoomAddress struct {
 
 // Spell returns the address as a client of the network names it.
 func (r RoomAddress) Spell(n Network) string {
-	if n == XMPP {
+	switch {
+	case n == XMPP:
 		return r.Local + "@" + r.Service
+	case r.Domain != ParleyDomain: // whose clients the only ones of Matrix are
+		return "#" + ghostPrefix + escape(r.Local+"@"+r.Service) + ":" + ParleyDomain
 	}
 	return "#" + r.Local + ":" + r.Domain
 }

@@ -9,9 +9,10 @@ import (
 type need int
 
 const (
-	nothing  need = iota
-	aContact      // the two are each other's contacts
-	aRoom         // both are in the session's room
+	nothing      need = iota
+	aContact          // the two are each other's contacts
+	aRoom             // both are in the session's room
+	aForeignRoom      // the session's room is on the other server
 )
 
 // Feature is something that a person does on one client, and what the other should see.
@@ -47,6 +48,14 @@ var Features = slices.Concat(
 		{Name: "room: leave", needs: aRoom, only: sameServer, run: leave},
 		{Name: "room: invitation", only: actorHosts, run: invitation},
 		{Name: "room: end-to-end encrypted", only: bothMatrix, run: encrypted},
+		{Name: "foreign room: join by address", gives: aForeignRoom, only: oneAbroad, run: joinAbroad},
+	},
+	abroad(inPlace(messages, "foreign room: ", aForeignRoom)),
+	[]*Feature{
+		{Name: "foreign room: topic", needs: aForeignRoom, only: actorAbroad, run: topic},
+		{Name: "foreign room: kick", needs: aForeignRoom, only: actorAbroad, run: kick},
+		{Name: "foreign room: ban and unban", needs: aForeignRoom, only: actorAbroad, run: ban},
+		{Name: "foreign room: invitation", needs: aForeignRoom, only: actorAbroad, run: invitation},
 	},
 )
 
@@ -79,8 +88,18 @@ func inTalk(list []messageFeature) []*Feature {
 	return placed(list, "talk: ", aContact, func(s *Session) place { return place{s, false} })
 }
 
-func inRoom(list []messageFeature) []*Feature {
-	return placed(list, "room: ", aRoom, func(s *Session) place { return place{s, true} })
+func inRoom(list []messageFeature) []*Feature { return inPlace(list, "room: ", aRoom) }
+
+func inPlace(list []messageFeature, prefix string, needs need) []*Feature {
+	return placed(list, prefix, needs, func(s *Session) place { return place{s, true} })
+}
+
+// abroad are features in a room of another server than Parley, with one of the two on each.
+func abroad(list []*Feature) []*Feature {
+	for _, f := range list {
+		f.only = oneAbroad
+	}
+	return list
 }
 
 func placed(list []messageFeature, prefix string, needs need, at func(*Session) place) []*Feature {
@@ -97,8 +116,18 @@ func placed(list []messageFeature, prefix string, needs need, at func(*Session) 
 	return features
 }
 
-func actorHosts(s *Session) bool { return s.host() == s.A }
+func actorHosts(s *Session) bool {
+	return s.World.Parley == nil || s.SeatA.Site == s.World.Parley
+}
 func sameServer(s *Session) bool { return s.SeatA.Site == s.SeatB.Site }
+
+// oneAbroad says whether one of the two is on Parley and the other is not.
+func oneAbroad(s *Session) bool {
+	p := s.World.Parley
+	return p != nil && (s.SeatA.Site == p) != (s.SeatB.Site == p)
+}
+
+func actorAbroad(s *Session) bool { return oneAbroad(s) && s.SeatA.Site != s.World.Parley }
 
 func bothMatrix(s *Session) bool {
 	return s.SeatA.Driver.Network == Matrix && s.SeatB.Driver.Network == Matrix

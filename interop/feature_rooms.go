@@ -42,7 +42,7 @@ func memberChange(ctx context.Context, watch *Watch, room RoomAddress, who *Clie
 		if e.Event != "member" || e.Room != room.Local {
 			return false
 		}
-		is := e.User == who.Address.String() || e.User == "" && e.Nick == who.Address.Local
+		is := e.User == who.Address.String() || e.User == "" && e.Nick == who.Address.Local || room.holds(e.User, who)
 		for _, change := range changes {
 			if is && e.Change == change {
 				return true
@@ -67,6 +67,18 @@ func joinRoom(ctx context.Context, s *Session) (outcome Outcome, err error) {
 		return Outcome{}, err
 	}
 	return works()
+}
+
+// holds says whether an address is that of an occupant of the room who is called as c is.
+func (r RoomAddress) holds(address string, c *Client) bool {
+	return address == r.Local+"/"+c.Address.Local+"@"+r.Service
+}
+
+// joinAbroad has the client on the other server make a room there, and the one on Parley join it. It
+// is the session's room from now on.
+func joinAbroad(ctx context.Context, s *Session) (Outcome, error) {
+	s.abroad, s.made = true, nil
+	return joinRoom(ctx, s)
 }
 
 func topic(ctx context.Context, s *Session) (Outcome, error) {

@@ -39,7 +39,8 @@ type Seat struct {
 func (s Seat) String() string { return s.Driver.Name + "@" + s.Site.Name }
 
 // Session runs the features for one ordered pair: what A does, B should see. Each has a
-// fresh account. A room's host is the one of the two on Parley, A if both are.
+// fresh account. A room's host is the one of the two on Parley, A if both are; of a room abroad
+// the other.
 type Session struct {
 	World *World
 	SeatA Seat
@@ -47,6 +48,8 @@ type Session struct {
 
 	A, B *Client
 	room RoomAddress // once it is made
+	// abroad says that the room is on the other server than Parley.
+	abroad bool
 	// made and met say what came of making the room and of becoming contacts: what the
 	// features of rooms and of talks need first.
 	made, met error
@@ -111,7 +114,7 @@ func (s *Session) try(ctx context.Context, f *Feature) Outcome {
 	switch f.needs {
 	case aContact:
 		err = s.met
-	case aRoom:
+	case aRoom, aForeignRoom:
 		err = s.made
 	}
 	if err != nil {
@@ -151,9 +154,19 @@ func (p place) do(ctx context.Context, c *Client, op string, args Args) (Answer,
 // here says whether an event is of the place, said by c.
 func (p place) here(e *Event, c *Client) bool {
 	if p.inRoom {
-		return e.Room == p.s.room.Local && (e.From == c.Address.String() || e.From == "" && strings.Contains(e.Nick, c.Address.Local))
+		return e.Room == p.s.room.Local && p.s.names(e.From, e.Nick, c)
 	}
 	return e.Room == "" && e.From == c.Address.String()
+}
+
+// names says whether a client means c by what it calls a person in the room: by her address, as an
+// occupant of a room that does not show it, or by her nick.
+func (s *Session) names(address, nick string, c *Client) bool {
+	if rest, ok := strings.CutPrefix(address, s.room.Local+"/"); ok {
+		occupant, _ := strings.CutSuffix(rest, "@"+s.room.Service)
+		return strings.Contains(occupant, c.Address.Local)
+	}
+	return address == c.Address.String() || address == "" && strings.Contains(nick, c.Address.Local)
 }
 
 func (s *Session) other(c *Client) *Client {
@@ -165,10 +178,11 @@ func (s *Session) other(c *Client) *Client {
 
 // host is the client whose server the session's room is on.
 func (s *Session) host() *Client {
-	if s.World.Parley != nil && s.SeatA.Site != s.World.Parley {
-		return s.B
+	aHosts := s.World.Parley == nil || s.SeatA.Site == s.World.Parley
+	if aHosts != s.abroad {
+		return s.A
 	}
-	return s.A
+	return s.B
 }
 
 func (s *Session) site(c *Client) *Site {

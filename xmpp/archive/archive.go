@@ -149,6 +149,28 @@ type Source struct {
 	// Write writes an event as the stanza that the archive holds; nil where
 	// there is none.
 	Write func(v hub.View, e *core.Event) (*element.Element, error)
+	// Name is what the archive calls an event, and Find finds it again, with [hub.ErrNone] where there is none: nil where the archive
+	// goes by our own IDs.
+	Name func(e *core.Event) string
+	Find func(v hub.View, id string) (core.EventID, error)
+}
+
+func (s Source) name(e *core.Event) string {
+	if s.Name != nil {
+		return s.Name(e)
+	}
+	return string(e.ID)
+}
+
+func (s Source) find(v hub.View, id string) (core.Event, error) {
+	found := core.EventID(id)
+	if s.Find != nil {
+		var err error
+		if found, err = s.Find(v, id); err != nil {
+			return core.Event{}, err
+		}
+	}
+	return v.Event(found)
 }
 
 // Answer is what a query found: result elements in order, each to be sent in a
@@ -167,7 +189,7 @@ func (s Source) Answer(ctx context.Context, r Request) (Answer, error) {
 		var events []core.Event
 		if len(r.IDs) > 0 {
 			if events, err = s.byIDs(v, r); err == nil {
-				a.Fin = fin(events, true)
+				a.Fin = s.fin(events, true)
 			}
 		} else {
 			events, a.Fin, err = s.page(v, r)
@@ -190,7 +212,7 @@ func (s Source) Answer(ctx context.Context, r Request) (Answer, error) {
 			if r.ID != "" {
 				res.SetAttr("queryid", r.ID)
 			}
-			res.SetAttr("id", string(events[i].ID))
+			res.SetAttr("id", s.name(&events[i]))
 			res.Append(translate.Forwarded(el, events[i].Time))
 			a.Results = append(a.Results, res)
 		}
@@ -212,7 +234,7 @@ func (s Source) page(v hub.View, r Request) ([]core.Event, *element.Element, err
 		return nil, nil, err
 	}
 	if r.CountOnly {
-		return nil, fin(nil, false), nil
+		return nil, s.fin(nil, false), nil
 	}
 	q.Limit = r.Max + 1
 	events, err := v.Page(q)
@@ -225,7 +247,7 @@ func (s Source) page(v hub.View, r Request) ([]core.Event, *element.Element, err
 	} else if !complete {
 		events = events[:r.Max]
 	}
-	end := fin(events, complete)
+	end := s.fin(events, complete)
 	events, err = s.Hub.Readable(v, s.Who, q.Conv, events)
 	return events, end, err
 }
@@ -237,7 +259,7 @@ func (s Source) bound(v hub.View, id string, byFeed bool, pos *core.Position, fe
 	if id == "" {
 		return nil
 	}
-	e, err := v.Event(core.EventID(id))
+	e, err := s.find(v, id)
 	if errors.Is(err, hub.ErrNone) || err == nil && s.Base.Conv != "" && e.Conv != s.Base.Conv {
 		return translate.Fail(translate.ItemNotFound, "the archive has no message "+id)
 	}
@@ -258,7 +280,7 @@ func (s Source) bound(v hub.View, id string, byFeed bool, pos *core.Position, fe
 func (s Source) byIDs(v hub.View, r Request) ([]core.Event, error) {
 	var events []core.Event
 	for _, id := range r.IDs {
-		e, err := v.Event(core.EventID(id))
+		e, err := s.find(v, id)
 		if errors.Is(err, hub.ErrNone) || err == nil && s.Base.Conv != "" && e.Conv != s.Base.Conv {
 			return nil, translate.Fail(translate.ItemNotFound, "the archive has no message "+id)
 		}
@@ -278,15 +300,15 @@ func (s Source) byIDs(v hub.View, r Request) ([]core.Event, error) {
 // fin ends an answer.
 //
 // spec: XEP-0059 §2.1
-func fin(events []core.Event, complete bool) *element.Element {
+func (s Source) fin(events []core.Event, complete bool) *element.Element {
 	f := element.New(translate.NSMAM, "fin")
 	if complete {
 		f.SetAttr("complete", "true")
 	}
 	set := f.Add(nsRSM, "set")
 	if len(events) > 0 {
-		set.Append(element.NewText(nsRSM, "first", string(events[0].ID)))
-		set.Append(element.NewText(nsRSM, "last", string(events[len(events)-1].ID)))
+		set.Append(element.NewText(nsRSM, "first", s.name(&events[0])))
+		set.Append(element.NewText(nsRSM, "last", s.name(&events[len(events)-1])))
 	}
 	return f
 }
@@ -302,7 +324,7 @@ func (s Source) Ends(ctx context.Context) (*element.Element, error) {
 			latest bool
 		}{{"start", false}, {"end", true}} {
 			q := s.Base
-			q.Kinds, q.Latest, q.Limit = Kinds, end.latest, 1
+			q.Kinds, q.Latest, q.Limit, q.Aliases = Kinds, end.latest, 1, true
 			events, err := v.Page(q)
 			if err != nil {
 				return err
@@ -311,7 +333,7 @@ func (s Source) Ends(ctx context.Context) (*element.Element, error) {
 				return err
 			}
 			el := out.Add("", end.name)
-			el.SetAttr("id", string(events[0].ID))
+			el.SetAttr("id", s.name(&events[0]))
 			el.SetAttr("timestamp", translate.Stamp(events[0].Time))
 		}
 		return nil

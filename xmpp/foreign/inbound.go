@@ -1,0 +1,405 @@
+package foreign
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/xmpp/element"
+	"parley/xmpp/lookup"
+	"parley/xmpp/talk"
+	"parley/xmpp/translate"
+)
+
+// receive takes a stanza of the room's.
+func (o *occupancy) receive(st *element.Element, from translate.JID) {
+	if o.phase == inside {
+		o.heard()
+	}
+	switch st.Name.Local {
+	case "presence":
+		o.presence(st, from)
+	case "iq":
+		if t := st.Attr("type"); t == "result" || t == "error" {
+			o.replied(st)
+		} else if t == "get" || t == "set" { // no occupant is asked what only a client could say
+			o.s.Route(translate.Bounce(st, translate.Fail(translate.ServiceUnavailable, "")))
+		}
+	case "message":
+		o.message(st, from)
+	}
+}
+
+// message takes a message of the room's or of an occupant.
+func (o *occupancy) message(st *element.Element, from translate.JID) {
+	switch typ := st.Attr("type"); {
+	case typ == "error":
+		o.bounced(st)
+	case st.Child(translate.NSMAM, "result") != nil:
+		if from.Resource == "" {
+			o.archived(st.Child(translate.NSMAM, "result"))
+		}
+	case o.phase == outside || o.phase == entering:
+		o.s.Count.Count("foreign_dropped", "unknown")
+	case typ == "groupchat":
+		o.groupchat(st, from)
+	case from.Resource == "":
+		o.show(st) // a form, a changed affiliation: what the room says to its occupant
+	default:
+		o.private(st, from)
+	}
+}
+
+// groupchat takes what is said to the whole room.
+func (o *occupancy) groupchat(st *element.Element, from translate.JID) {
+	if sub := st.Child("", "subject"); sub != nil && st.Child("", "body") == nil && st.Child("", "thread") == nil {
+		o.topic(st, from.Resource)
+		o.show(st)
+		if done := o.subjects[st.Attr("id")]; done != nil && from.Resource == o.self {
+			delete(o.subjects, st.Attr("id"))
+			done(nil)
+		}
+		return
+	}
+	for _, code := range st.Child(translate.NSMUCUser, "x").ChildrenNamed("", "status") {
+		if code.Attr("code") == "104" {
+			o.reconfigured()
+		}
+	}
+	if o.phase == filling {
+		if len(o.held) < o.s.Fill {
+			o.held = append(o.held, st)
+		} else {
+			o.s.Count.Count("foreign_dropped", "flood")
+		}
+		return
+	}
+	o.said(st, false)
+}
+
+// said takes what somebody has said in the room, now or as its archive has it.
+func (o *occupancy) said(st *element.Element, archived bool) {
+	from, err := translate.ParseJID(st.Attr("from"))
+	if err != nil || from.Bare() != o.room {
+		return
+	}
+	st = modernised(st)
+	sender := o.senderOf(from.Resource, st)
+	sid := o.stanzaID(st)
+	if sender == o.account && o.reflected(st, sid) {
+		return
+	}
+	if len(translate.References(st).Messages) > 0 {
+		o.flush() // it may be about something that waits there
+	}
+	ctx, cancel := o.timeout()
+	defer cancel()
+	reading := translate.Reading{Sender: sender, Names: o.s.Names, Occupant: func(nick string) (core.Address, bool) {
+		c := o.occupants[nick]
+		if c == nil {
+			return core.Address{}, false
+		}
+		return c.address, true
+	}}
+	said, _, err := talk.Interpret(ctx, o.s.Hub, st, lookup.Place{Conv: o.conv}, o.s.Base, reading)
+	if err != nil {
+		o.s.Log.Error("reading what was said in a room elsewhere", "room", o.room.String(), "err", err)
+		return
+	}
+	d := hub.Draft{
+		Conv: o.conv, Sender: sender, Origin: said.Origin, Content: said.Content, Native: said.Native, Aliases: o.named(said.Aliases, sid),
+		Below: o.digging,
+	}
+	switch {
+	case said.Reactions != nil:
+		o.flush()
+		o.react(ctx, said.Reactions, d)
+	case said.Content != nil:
+		if o.mayRetract(ctx, said.Content, from.Resource, sender) {
+			o.meet(sender, from.Resource)
+			o.batch = append(o.batch, d)
+		}
+	case !archived:
+		o.show(st)
+	}
+	if !archived && sender != o.account {
+		o.signs(ctx, said, sender)
+	}
+}
+
+// react takes somebody's set of reactions on a message.
+func (o *occupancy) react(ctx context.Context, r *translate.Reactions, d hub.Draft) {
+	d.Accepted = true
+	if err := o.s.Hub.React(ctx, r.Target, r.Keys, d); err != nil && hub.CodeOf(err) == "" {
+		o.s.Log.Error("reacting in a room elsewhere", "room", o.room.String(), "err", err)
+	}
+}
+
+// signs passes on that somebody writes or has read something.
+func (o *occupancy) signs(ctx context.Context, said translate.Said, who core.Address) {
+	for _, r := range said.Receipts {
+		if r.Stage == core.StageDisplayed {
+			err := o.s.Hub.MarkDisplayed(ctx, hub.ReadingRequest{Conv: o.conv, Who: who, Event: r.Target, Thread: string(r.Thread)})
+			if err != nil && hub.CodeOf(err) == "" {
+				o.s.Log.Warn("a marker in a room elsewhere", "err", err)
+			}
+		}
+	}
+	if said.Typing == nil && said.Content == nil {
+		return
+	}
+	var until time.Time
+	if said.Typing != nil && *said.Typing {
+		until = time.Now().Add(typingFor)
+	}
+	if err := o.s.Hub.Typing(ctx, o.conv, who, until, ""); err != nil && hub.CodeOf(err) == "" {
+		o.s.Log.Warn("a chat state in a room elsewhere", "err", err)
+	}
+}
+
+// typingFor is how long a chat state "composing" holds.
+const typingFor = 30 * time.Second
+
+// mayRetract says whether a retraction is of one's own message, or the room's word. Of what was taken back already there is nothing to
+// take back.
+//
+// spec: XEP-0424 §5
+// spec: XEP-0425 §4
+func (o *occupancy) mayRetract(ctx context.Context, c core.Content, nick string, sender core.Address) (ok bool) {
+	r, is := c.(core.Retract)
+	if !is {
+		return true
+	}
+	err := o.s.Hub.Read(ctx, func(v hub.View) error {
+		target, err := v.Event(r.Target)
+		ok = err == nil && target.Retracted == "" && (nick == "" || target.Sender == sender)
+		return err
+	})
+	return err == nil && ok
+}
+
+// senderOf is who said something under a nick; without one it is the room, or the moderator for whom it speaks.
+func (o *occupancy) senderOf(nick string, st *element.Element) core.Address {
+	if nick == "" {
+		by, err := translate.ParseJID(st.Child(translate.NSRetract, "retract").Child(translate.NSModerate, "moderated").Attr("by"))
+		if c := o.occupants[by.Resource]; err == nil && by.Bare() == o.room && c != nil {
+			return c.address
+		}
+		return o.addr
+	}
+	if a, ok := o.ids[st.Child(translate.NSOccupantID, "occupant-id").Attr("id")]; ok {
+		return a
+	}
+	if c := o.occupants[nick]; c != nil {
+		return c.address
+	}
+	item := st.Child(translate.NSMUCUser, "x").Child("", "item")
+	if j, err := translate.ParseJID(item.Attr("jid")); err == nil {
+		if j.Bare() == o.me.Bare() {
+			return o.account
+		}
+		return o.addressOf(nick, j)
+	}
+	if nick == o.self {
+		return o.account
+	}
+	return core.OccupantAddress(o.addr, nick)
+}
+
+// meet makes one who is in the room no more, but said something in it, known by name.
+func (o *occupancy) meet(a core.Address, nick string) {
+	if nick == "" || o.present(a) {
+		return
+	}
+	st := o.state()
+	if st == nil {
+		return
+	}
+	if _, known := st.Members[a]; known {
+		return
+	}
+	o.apply(hub.Draft{Conv: o.conv, Sender: a, Below: true, Content: core.Membership{
+		Target: a, Standing: core.Left, Name: nick, Nick: nick,
+	}})
+}
+
+// stanzaID is the room's name of a message.
+//
+// spec: XEP-0359 §3
+func (o *occupancy) stanzaID(st *element.Element) string {
+	for _, sid := range st.ChildrenNamed(translate.NSSID, "stanza-id") {
+		if by, err := translate.ParseJID(sid.Attr("by")); err == nil && by == o.room {
+			return clip(sid.Attr("id"), 512)
+		}
+	}
+	return ""
+}
+
+// named are the aliases of a message: the sender's, and the room's.
+func (o *occupancy) named(aliases []core.Alias, sid string) []core.Alias {
+	var out []core.Alias
+	if sid != "" {
+		out = append(out, core.Alias{Network: core.XMPP, Kind: translate.AliasStanza, Scope: translate.RoomScope(o.conv), Key: sid})
+	}
+	for _, a := range aliases {
+		if a.Kind != translate.AliasStanza {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// reflected takes that the room has taken a message of ours; false for one that we know nothing of.
+func (o *occupancy) reflected(st *element.Element, sid string) bool {
+	key := st.Attr("id")
+	f := o.flights[key]
+	if f == nil {
+		f = o.unstable(st)
+	}
+	ctx, cancel := o.timeout()
+	defer cancel()
+	var event core.EventID
+	again := false
+	err := o.s.Hub.Read(ctx, func(v hub.View) error {
+		id, err := o.ownEvent(v, st, f)
+		if err != nil || id == "" {
+			return err
+		}
+		e, err := v.Event(id)
+		event, again = id, e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(o.conv)) != ""
+		return err
+	})
+	if err != nil || event == "" {
+		return false
+	}
+	if !again {
+		if err := o.s.Hub.Taken(ctx, event, o.addr, o.named(nil, sid)...); err != nil {
+			o.s.Log.Error("noting that a room took a message", "room", o.room.String(), "err", err)
+		}
+	}
+	if f != nil {
+		delete(o.flights, f.id)
+		f.then(nil)
+	}
+	return true
+}
+
+// ownEvent finds our message by what we called it.
+func (o *occupancy) ownEvent(v hub.View, st *element.Element, f *flight) (core.EventID, error) {
+	if f != nil {
+		return f.event, nil
+	}
+	for _, id := range []string{st.Child(translate.NSSID, "origin-id").Attr("id"), st.Attr("id")} {
+		found, err := lookup.Find(v, o.account, lookup.Place{Conv: o.conv}, translate.Ref{ID: id, Author: translate.OwnMessage, Stanza: true})
+		if err != nil || found != "" {
+			return found, err
+		}
+	}
+	return "", nil
+}
+
+// unstable finds the message on its way that a room has reflected under another id.
+//
+// spec: XEP-0045 §7.4
+func (o *occupancy) unstable(st *element.Element) *flight {
+	body := st.ChildText("", "body")
+	var oldest *flight
+	for _, f := range o.flights {
+		if f.body == body && body != "" && (oldest == nil || f.sent.Before(oldest.sent)) {
+			oldest = f
+		}
+	}
+	return oldest
+}
+
+// bounced takes an error for a message of ours: what the room says no to.
+func (o *occupancy) bounced(st *element.Element) {
+	id, e := st.Attr("id"), translate.ReadError(st)
+	if done := o.subjects[id]; done != nil {
+		delete(o.subjects, id)
+		done(e)
+		return
+	}
+	if f := o.flights[id]; f != nil {
+		if e.Name == "not-acceptable" && o.phase == inside { // we are in the room no more, and did not know
+			o.lost()
+			return
+		}
+		delete(o.flights, id)
+		f.then(e)
+		return
+	}
+	ctx, cancel := o.timeout()
+	defer cancel()
+	var event core.EventID
+	err := o.s.Hub.Read(ctx, func(v hub.View) (err error) {
+		event, err = o.ownEvent(v, st, nil)
+		return err
+	})
+	if err == nil && event != "" {
+		err = o.s.Hub.Report(ctx, hub.Report{Event: event, To: o.addr, Stage: core.StageFailed, Reason: e.Reason()})
+	} else if err == nil {
+		o.show(st)
+	}
+	if err != nil {
+		o.s.Log.Error("noting a room's error", "room", o.room.String(), "err", err)
+	}
+}
+
+// private takes what an occupant says to us alone. Whatever real address the room may show, it is the room's word: the talk is with
+// the occupant.
+//
+// spec: XEP-0045 §7.5
+func (o *occupancy) private(st *element.Element, from translate.JID) {
+	ctx, cancel := o.timeout()
+	defer cancel()
+	who := core.OccupantAddress(o.addr, from.Resource)
+	blocked, err := o.s.Hub.Blocks(ctx, o.account, who)
+	if err == nil && !blocked {
+		blocked, err = o.s.Hub.Blocks(ctx, o.account, o.addr)
+	}
+	if err != nil || blocked {
+		return
+	}
+	speaker := talk.Speaker{Hub: o.s.Hub, Names: o.s.Names, Base: o.s.Base, Who: who, Peer: o.account}
+	said, _, err := speaker.Interpret(ctx, st)
+	if err == nil {
+		var kept bool
+		if kept, err = speaker.Say(ctx, said); err == nil {
+			err = speaker.Tell(ctx, said)
+		}
+		if err == nil && !kept && talk.HasOther(st) {
+			o.show(st)
+		}
+	}
+	switch {
+	case err == nil:
+	case hub.CodeOf(err) != "":
+		o.s.Route(translate.Bounce(st, err))
+	default:
+		o.s.Log.Error("private talk in a room elsewhere", "room", o.room.String(), "err", err)
+	}
+}
+
+// nsModerate0 is the namespace of XEP-0425 before version 0.3.
+const nsModerate0 = "urn:xmpp:message-moderate:0"
+
+// modernised writes a room's retraction in the form of before as it is written now.
+//
+// spec: XEP-0425 §4
+func modernised(st *element.Element) *element.Element {
+	to := st.Child(translate.NSFasten, "apply-to")
+	m := to.Child(nsModerate0, "moderated")
+	if m == nil || strings.Contains(st.Attr("from"), "/") {
+		return st
+	}
+	st = st.Copy()
+	r := st.Add(translate.NSRetract, "retract").SetAttr("id", to.Attr("id"))
+	r.Add(translate.NSModerate, "moderated").SetAttr("by", m.Attr("by"))
+	if reason := m.ChildText("", "reason"); reason != "" {
+		r.Append(element.NewText(translate.NSRetract, "reason", reason))
+	}
+	return st
+}
