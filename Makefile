@@ -38,8 +38,15 @@ interop: deps
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
 
+# Parley beside ejabberd and Prosody, under one load; writes docs/benchmarks.md.
 .PHONY: bench
-bench:
+bench: deps
+	go build -o bin/bench ./bench/cmd/bench
+	bin/bench -o docs/benchmarks.md
+
+# The benchmarks of single packages.
+.PHONY: microbench
+microbench:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 # Durability under load for a long time: kill -9 and lost page caches.

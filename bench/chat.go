@@ -41,10 +41,12 @@ const drainTimeout = 30 * time.Second
 // Throughput is the result of a scenario that sends as fast as the server takes it.
 type Throughput struct {
 	Usage
-	Sent, Delivered int64  // messages in the measured time; copies that arrived
-	Acked           int64  // messages that the server acknowledged in the measured time
-	Lost            int64  // messages of the whole run that did not arrive
-	Profile         []byte // taken after the measured time, of a server that has profiles
+	Sent, Delivered int64         // messages in the measured time; copies that arrived
+	Acked           int64         // messages that the server acknowledged in the measured time
+	Lost            int64         // messages of the whole run that did not arrive
+	Again           int64         // messages of the whole run that arrived more than once
+	Enter           time.Duration // how long it took all occupants to enter the room
+	Profile         []byte        // taken after the measured time, of a server that has profiles
 }
 
 // Rate is deliveries per second.
@@ -147,6 +149,7 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 	}
 	waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= run.sent.Load() })
 	t.Lost = max(0, run.sent.Load()-run.received.Load())
+	t.Again = max(0, run.received.Load()-run.sent.Load())
 	return t, firstFailure(clients)
 }
 

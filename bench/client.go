@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -256,9 +255,11 @@ func (s *Site) loginAll(ctx context.Context, all []session) ([]*Client, error) {
 	}
 	close(next)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		closeAll(clients)
-		return nil, err
+	for _, err := range errs {
+		if err != nil { // the others are of the same kind
+			closeAll(clients)
+			return nil, err
+		}
 	}
 	return clients, nil
 }

@@ -34,7 +34,9 @@ func (s *Site) pair(ctx context.Context, from, to int) (*pair, error) {
 	}
 	p.from.listen(nil, nil)
 	p.to.listen(p.on, nil)
-	return p, nil
+	// Who has been written to may hold back the first messages of strangers; not so who
+	// has written.
+	return p, p.to.Send("<message type='chat' to='" + p.from.Bare + "' id='" + p.prefix + "hello'><body>hello</body></message>")
 }
 
 func (p *pair) on(st []byte) {

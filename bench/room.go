@@ -19,6 +19,7 @@ const joinTimeout = 2 * time.Minute
 type occupant struct {
 	*Client
 	run    *roomRun
+	seen   atomic.Int64  // occupants who were announced, with oneself
 	joined chan struct{} // closed with the occupant's own presence
 	made   chan struct{} // closed if the room is a new one, before joined
 	errors chan string   // an answer to entering that refuses
@@ -42,8 +43,9 @@ const spoken = "<body>#"
 //
 // spec: XEP-0045 §7.2
 func (o *occupant) on(st []byte) {
-	if !o.inside {
+	if bytes.HasPrefix(st, []byte("<presence")) {
 		o.enter(st)
+		return
 	}
 	speaker, err := strconv.Atoi(string(between(st, spoken, "#")))
 	if err != nil || !bytes.HasPrefix(st, []byte("<message")) {
@@ -56,7 +58,7 @@ func (o *occupant) on(st []byte) {
 }
 
 func (o *occupant) enter(st []byte) {
-	if !bytes.HasPrefix(st, []byte("<presence")) || !bytes.HasPrefix(attr(st, "from"), []byte(o.run.room)) {
+	if !bytes.HasPrefix(attr(st, "from"), []byte(o.run.room)) {
 		return
 	}
 	if string(attr(st, "type")) == "error" {
@@ -64,6 +66,10 @@ func (o *occupant) enter(st []byte) {
 		case o.errors <- string(st):
 		default: // one is enough
 		}
+		return
+	}
+	o.seen.Add(1)
+	if o.inside {
 		return
 	}
 	if bytes.Contains(st, []byte("'201'")) || bytes.Contains(st, []byte(`"201"`)) {
@@ -136,9 +142,11 @@ func (s *Site) Room(ctx context.Context, size Size) (*Throughput, error) {
 			Client: c, run: run, joined: make(chan struct{}), made: make(chan struct{}), errors: make(chan string, 1),
 		})
 	}
+	start := time.Now()
 	if err := run.enterAll(ctx); err != nil {
 		return nil, errors.Join(err, firstFailure(clients))
 	}
+	entered := time.Since(start)
 	for speaker := range size.Speakers {
 		if err := run.say(speaker); err != nil {
 			return nil, err
@@ -152,11 +160,14 @@ func (s *Site) Room(ctx context.Context, size Size) (*Throughput, error) {
 	}
 	expected := func() int64 { return run.sent.Load() * int64(size.Occupants) }
 	waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= expected() })
+	t.Enter = entered
 	t.Lost = max(0, expected()-run.received.Load())
+	t.Again = max(0, run.received.Load()-expected())
 	return t, firstFailure(clients)
 }
 
-// enterAll has the first occupant make the room and the others come in.
+// enterAll has the first occupant make the room and the others come in, and waits until
+// everybody has been told of everybody.
 func (r *roomRun) enterAll(ctx context.Context) error {
 	for _, o := range r.occupants {
 		o.listen(o.on, nil)
@@ -179,5 +190,14 @@ func (r *roomRun) enterAll(ctx context.Context) error {
 	}
 	close(next)
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	all := int64(len(r.occupants))
+	for _, o := range r.occupants {
+		if !waitFor(ctx, joinTimeout, func() bool { return o.seen.Load() >= all }) {
+			return fmt.Errorf("bench: %s was told of %d of %d occupants", o.JID, o.seen.Load(), all)
+		}
+	}
+	return nil
 }

@@ -108,7 +108,7 @@ func (r *Result) line(name string) string {
 	case "chat":
 		return r.Chat.line()
 	case "room":
-		return r.Room.line()
+		return r.Room.line() + fmt.Sprintf(", entered in %v", r.Room.Enter.Round(time.Second/10))
 	case "archive":
 		return fmt.Sprintf("%.1f pages/s (%d messages on %d pages), %v CPU a page", r.Paging.Rate(), r.Paging.Messages, r.Paging.Pages, r.Paging.PerPage())
 	case "restart":
@@ -128,7 +128,7 @@ func (r *Result) line(name string) string {
 }
 
 func (t *Throughput) line() string {
-	return fmt.Sprintf("%.0f deliveries/s, sent %.0f/s, acknowledged %.0f/s, %v CPU a delivery, server %.0f%%, clients %.0f%% of a core, %.1f syncs/s, %d lost",
+	return fmt.Sprintf("%.0f deliveries/s, sent %.0f/s, acknowledged %.0f/s, %v CPU a delivery, server %.0f%%, clients %.0f%% of a core, %.1f syncs/s, %d lost, %d twice",
 		t.Rate(), float64(t.Sent)/t.Time.Seconds(), float64(t.Acked)/t.Time.Seconds(), t.PerMessage(),
-		100*t.CPU.Seconds()/t.Time.Seconds(), 100*t.Mine.Seconds()/t.Time.Seconds(), float64(t.Syncs)/t.Time.Seconds(), t.Lost)
+		100*t.CPU.Seconds()/t.Time.Seconds(), 100*t.Mine.Seconds()/t.Time.Seconds(), float64(t.Syncs)/t.Time.Seconds(), t.Lost, t.Again)
 }

@@ -140,7 +140,7 @@ func (l *Lab) AddEjabberd(ctx context.Context, domain string, auth PeerAuth) (*E
 			"EJABBERD_CONFIG_PATH=" + config, "EJABBERD_LOG_PATH=" + logFile,
 			"ERL_CRASH_DUMP=" + filepath.Join(host.Dir, "erl_crash.dump"),
 		},
-		ready: []uint16{5222, 5269, 5443},
+		ready: []uint16{5222, 5223, 5269, 5443},
 		logs:  []string{logFile},
 	})
 	return e, nil

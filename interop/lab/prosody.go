@@ -89,7 +89,7 @@ func (l *Lab) AddProsody(ctx context.Context, domain string, auth PeerAuth) (*Pr
 	}
 	p.process = host.newProcess(&process{
 		command: []string{"prosody", "-F", "--config", p.config},
-		ready:   []uint16{5222, 5269, 5281},
+		ready:   []uint16{5222, 5223, 5269, 5281},
 		logs:    []string{filepath.Join(host.Dir, "prosody.log")},
 	})
 	return p, nil

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -33,7 +35,7 @@ func main() {
 	flag.StringVar(&f.scenarios, "scenarios", strings.Join(bench.Scenarios(), ","), "what to measure")
 	flag.StringVar(&f.parley, "parley", "", "a parley command; built from this tree if empty")
 	flag.StringVar(&f.dir, "dir", "", "keep data and logs there")
-	flag.StringVar(&f.out, "o", "", "write the report there; if empty, none is written")
+	flag.StringVar(&f.out, "o", "", "write the report there; printed if empty")
 	flag.StringVar(&f.profiles, "profiles", "", "keep Parley's CPU profiles in this directory")
 	flag.DurationVar(&f.duration, "for", bench.Full.For, "how long to measure a throughput")
 	flag.IntVar(&f.divide, "divide", 1, "divide all sizes by this, for a quick look")
@@ -59,8 +61,49 @@ func (f *flags) run(ctx context.Context) (err error) {
 	size.For = f.duration
 	names := strings.Split(f.scenarios, ",")
 	want := func(name string) bool { return slices.Contains(names, name) }
+	report := bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(ctx, "."), Size: size}
 	for _, site := range sites.All {
-		if _, err := site.Measure(ctx, size, want, os.Stderr); err != nil {
+		r, err := site.Measure(ctx, size, want, os.Stderr)
+		if err != nil {
+			return err
+		}
+		report.Results = append(report.Results, r)
+		if err := f.keepProfiles(r); err != nil {
+			return err
+		}
+	}
+	return f.write(&report)
+}
+
+// write writes the report, whole or not at all, and says what failed.
+func (f *flags) write(report *bench.Report) error {
+	var errs []error
+	for _, r := range report.Results {
+		for name, err := range r.Failed {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", r.Name, name, err))
+		}
+	}
+	var b bytes.Buffer
+	if err := report.Write(&b); err != nil {
+		return err
+	}
+	if f.out == "" {
+		_, err := os.Stdout.Write(b.Bytes())
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, os.WriteFile(f.out, b.Bytes(), 0o644))...)
+}
+
+// keepProfiles writes the CPU profiles where they are wanted.
+func (f *flags) keepProfiles(r *bench.Result) error {
+	if f.profiles == "" {
+		return nil
+	}
+	for name, t := range map[string]*bench.Throughput{"chat": r.Chat, "room": r.Room} {
+		if t == nil || t.Profile == nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(f.profiles, "cpu-"+name+".pprof"), t.Profile, 0o644); err != nil {
 			return err
 		}
 	}
