@@ -76,7 +76,7 @@ func hubConfig(cfg *config.Config) hub.Config {
 		Domains:      cfg.Domains,
 		RoomVersion:  string(cfg.Matrix.RoomVersion),
 		Encryption:   string(cfg.Matrix.Encryption),
-		Registration: string(cfg.Registration.Mode),
+		Registration: string(cfg.Registration.Mode), RegistrationTokens: cfg.Registration.Tokens,
 		Strangers:    core.Hold,
 		GiveUp:       cfg.Limits.OutboxGiveUp.D(),
 		RetryMax:     cfg.Limits.OutboxRetryMax.D(),

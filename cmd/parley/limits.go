@@ -20,6 +20,7 @@ func newGuard(cfg *config.Config, count hub.Counter, contact string) *guard.Guar
 			guard.AccountStanzas:     second(l.AccountStanzasPerSecond, l.AccountStanzaBurst),
 			guard.ServerStanzas:      second(l.ServerStanzasPerSecond, l.ServerStanzaBurst),
 			guard.Logins:             minute(l.LoginsPerMinute),
+			guard.Registrations:      hour(l.RegistersPerHour),
 			guard.Presences:          minute(l.PresencesPerMinute),
 			guard.ContactPresences:   minute(l.ContactPresencesPerMinute),
 			guard.RoomPresences:      minute(l.RoomPresencesPerMinute),

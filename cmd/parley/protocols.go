@@ -131,6 +131,8 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	clients := &stream.Clients{
 		Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
 		Authenticator: c2s.Accounts{Hub: s.hub}, Secret: s.keys.ScramSalt, ScramIterations: hub.ScramIterations,
+		Inline: sessions.Inline, Tokens: c2s.Tokens{Hub: s.hub, Secret: s.keys.ScramSalt},
+		Register: sessions.Register, RegisterFeatures: sessions.RegisterFeatures,
 		Features: sessions.Features, Handle: sessions.Handle, Log: s.log,
 		Settings: clientSettings(s.cfg), Logins: guard.FailedLogins{Guard: guards},
 	}

@@ -32,9 +32,13 @@ const mailbox = 256
 func (srv *Server) Features(c *stream.Conn) []*element.Element {
 	session := element.New(nsSession, "session")
 	session.Add("", "optional")
-	ver := element.New("urn:xmpp:features:rosterver", "ver")
+	return append([]*element.Element{element.New(nsBind, "bind"), session}, srv.boundFeatures(c)...)
+}
+
+// boundFeatures are what is left for clients that have bound a resource.
+func (srv *Server) boundFeatures(c *stream.Conn) []*element.Element {
 	return []*element.Element{
-		element.New(nsBind, "bind"), session, element.New(nsSM, "sm"), element.New(nsCSI, "csi"), ver,
+		element.New(nsSM, "sm"), element.New(nsCSI, "csi"), element.New("urn:xmpp:features:rosterver", "ver"),
 		element.New("urn:xmpp:features:pre-approval", "sub"), // spec: RFC 6121 §3.4
 		srv.capsOf(c.LocalDomain()),
 	}
@@ -46,6 +50,12 @@ func (srv *Server) Features(c *stream.Conn) []*element.Element {
 // spec: RFC 6120 §7
 func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
 	account := core.LocalAddress(conn.Account(), conn.LocalDomain())
+	if in := conn.Login(); in != nil {
+		if s, l := srv.login(ctx, conn, account, in); s != nil {
+			s.read(ctx, l)
+			return
+		}
+	}
 	for range 20 {
 		el, err := conn.Next(ctx)
 		if err != nil {
@@ -61,7 +71,7 @@ func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
 		case el.Is(nsSM, "enable"):
 			_ = conn.Send(smFailed(translate.UnexpectedRequest.Name))
 		case el.Is(translate.NSClient, "iq") && el.Attr("type") == "set" && el.Child(nsBind, "bind") != nil:
-			s, l, err := srv.bind(ctx, conn, account, el.Child(nsBind, "bind").ChildText("", "resource"))
+			s, l, err := srv.bind(ctx, conn, account, el.Child(nsBind, "bind").ChildText("", "resource"), "")
 			if err != nil {
 				_ = conn.Send(translate.Bounce(el, err))
 				continue
@@ -83,10 +93,10 @@ func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
 	conn.Close(stream.Errorf(stream.PolicyViolation, "bind a resource"))
 }
 
-// bind makes a session. One that has the resource already ends first.
+// bind makes a session; client is the installation, where it has named itself. One that has the resource already ends first.
 //
 // spec: RFC 6120 §7.7.2.2
-func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Address, wish string) (*Session, *link, error) {
+func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Address, wish, client string) (*Session, *link, error) {
 	full, err := srv.fullJID(account, wish)
 	if err != nil {
 		return nil, nil, translate.Fail(translate.BadRequest, "this is no resource")
@@ -108,7 +118,7 @@ func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Add
 	}
 	l := &link{conn: conn, released: make(chan struct{})}
 	s := &Session{
-		srv: srv, account: account, jid: full, hub: hs, link: l,
+		srv: srv, account: account, jid: full, client: client, hub: hs, link: l,
 		log:   srv.Log.With("account", account.Bare(), "resource", full.Resource),
 		inbox: make(chan inbound), mail: make(chan *element.Element, mailbox), calls: make(chan func(context.Context), 1),
 		done: make(chan struct{}), drained: make(chan *link, 1),

@@ -65,18 +65,19 @@ func (s *Session) tellDurable(l *link) int64 {
 	return h
 }
 
-func (s *Session) enable(ctx context.Context, el *element.Element) {
+func (s *Session) enable(ctx context.Context, el *element.Element) { s.write(s.enabled(ctx, el)) }
+
+// enabled enables stream management and returns what to tell the client.
+func (s *Session) enabled(ctx context.Context, el *element.Element) *element.Element {
 	if s.in != nil {
-		s.write(smFailed(translate.UnexpectedRequest.Name))
-		return
+		return smFailed(translate.UnexpectedRequest.Name)
 	}
 	answer := element.New(nsSM, "enabled")
 	if r := el.Attr("resume"); r == "true" || r == "1" {
 		id := core.NewToken()
 		if err := s.srv.Hub.Write(ctx, func(tx hub.Tx) error { return newStream(tx, id, s.account) }); err != nil {
 			s.log.Error("enabling stream management", "err", err)
-			s.write(smFailed(translate.InternalServerError.Name))
-			return
+			return smFailed(translate.InternalServerError.Name)
 		}
 		s.smID = id
 		s.srv.mu.Lock()
@@ -85,8 +86,8 @@ func (s *Session) enable(ctx context.Context, el *element.Element) {
 		answer.SetAttr("id", id).SetAttr("resume", "true").SetAttr("max", strconv.Itoa(int(s.srv.Resume.Seconds())))
 	}
 	s.in, s.out = sm.NewInbound(0), sm.NewOutbound[sent](0, s.srv.MaxUnacked)
-	s.write(answer)
 	s.state.durable.Store(1)
+	return answer
 }
 
 // acknowledged takes the client's count: what it has, the account has received.
@@ -132,27 +133,36 @@ func (s *Session) askAck() {
 	}
 }
 
-// resume takes a session up again on a new stream, or tells the client how many stanzas of the old one are on disk.
+// resume takes a session up again on a new stream, or tells the client why not.
 //
 // spec: XEP-0198 §5
 func (srv *Server) resume(ctx context.Context, conn *stream.Conn, account core.Address, el *element.Element) (*Session, *link) {
+	l := &link{conn: conn, released: make(chan struct{})}
+	s, failed := srv.take(ctx, l, account, el)
+	if s == nil {
+		_ = conn.Send(failed)
+		return nil, nil
+	}
+	return s, l
+}
+
+// take has a session that waits for its client go on with l, or says how many stanzas of the old stream are on disk.
+func (srv *Server) take(ctx context.Context, l *link, account core.Address, el *element.Element) (s *Session, failed *element.Element) {
 	id := el.Attr("previd")
 	h, err := strconv.ParseUint(el.Attr("h"), 10, 32)
 	if err != nil {
-		_ = conn.Send(smFailed(translate.BadRequest.Name))
-		return nil, nil
+		return nil, smFailed(translate.BadRequest.Name)
 	}
 	srv.mu.Lock()
-	s := srv.streams[id]
+	s = srv.streams[id]
 	srv.mu.Unlock()
-	l := &link{conn: conn, released: make(chan struct{})}
 	if s != nil && s.account == account {
 		ok := make(chan bool, 1)
 		if s.call(func(context.Context) { ok <- s.resumed(l, sm.Counter(h)) }) && <-ok {
-			return s, l
+			return s, nil
 		}
 	}
-	failed := smFailed(translate.ItemNotFound.Name)
+	failed = smFailed(translate.ItemNotFound.Name)
 	var handled int64
 	err = srv.Hub.Read(ctx, func(v hub.View) error {
 		return hubstore.Querier(v).QueryRow(`SELECT handled FROM xmpp_streams WHERE id = $1 AND account = $2`,
@@ -163,8 +173,7 @@ func (srv *Server) resume(ctx context.Context, conn *stream.Conn, account core.A
 	} else if !store.NotFound(err) {
 		srv.Log.Error("reading the count of a stream", "err", err)
 	}
-	_ = conn.Send(failed)
-	return nil, nil
+	return nil, failed
 }
 
 // resumed gives the session its new stream and sends again what the old one may have lost.
@@ -182,7 +191,11 @@ func (s *Session) resumed(l *link, h sm.Counter) bool {
 		s.expiry.Stop()
 		s.expiry = nil
 	}
-	s.write(element.New(nsSM, "resumed").SetAttr("previd", s.smID).SetAttr("h", count(s.in.H())))
+	answer := element.New(nsSM, "resumed").SetAttr("previd", s.smID).SetAttr("h", count(s.in.H()))
+	if l.welcome != nil {
+		answer = l.welcome(s, answer)
+	}
+	s.write(answer)
 	for _, d := range again {
 		s.write(d.el)
 	}

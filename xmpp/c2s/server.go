@@ -34,7 +34,10 @@ func Migrate(ctx context.Context, db *store.DB) error {
 	if err := db.Migrate(ctx, "xmpp-c2s", dir); err != nil {
 		return err
 	}
-	return migratePush(ctx, db)
+	if err := migratePush(ctx, db); err != nil {
+		return err
+	}
+	return migrateFast(ctx, db)
 }
 
 // Router takes stanzas of local clients to entities of other servers. It does not block: what cannot be sent comes back to the
@@ -181,6 +184,9 @@ func (srv *Server) clean(ctx context.Context) {
 	srv.push.forget()
 	err := srv.Hub.Write(ctx, func(tx hub.Tx) error {
 		if err := cleanStreams(tx); err != nil {
+			return err
+		}
+		if err := cleanTokens(tx); err != nil {
 			return err
 		}
 		return cleanSlots(tx)

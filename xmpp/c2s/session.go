@@ -23,6 +23,7 @@ type Session struct {
 	srv     *Server
 	account core.Address
 	jid     translate.JID // full
+	client  string        // the installation, as it named itself with SASL2
 	hub     *hub.Session
 	log     *slog.Logger
 
@@ -79,6 +80,8 @@ func (st *sharedState) takesBare() bool { return st.available.Load() && st.prior
 type link struct {
 	conn     *stream.Conn
 	released chan struct{} // closed when the session has done with it
+	// welcome puts the answer to a resumption into the one that the stream waits for; nil if it stands by itself.
+	welcome func(s *Session, resumed *element.Element) *element.Element
 }
 
 // inbound is what a reader read.

@@ -97,6 +97,8 @@ func init() {
 		{nsPubSubOwn, "pubsub", "get"}:          (*question).pepOwnerGet,
 		{nsPubSubOwn, "pubsub", "set"}:          (*question).pepOwnerSet,
 		{adhoc.Namespace, "command", "set"}:     (*question).command,
+		{nsRegister, "query", "get"}:            (*question).registered,
+		{nsRegister, "query", "set"}:            (*question).registerSet,
 		{nsPush, "enable", "set"}:               (*question).pushEnable,
 		{nsPush, "disable", "set"}:              (*question).pushDisable,
 	}
@@ -113,6 +115,8 @@ func init() {
 		{nsExtDisco, "services", "get"}:    (*question).external,
 		{nsExtDisco, "credentials", "get"}: (*question).credentials,
 		// Some clients ask the domain for what is their account's.
+		{nsRegister, "query", "get"}:            (*question).registered,
+		{nsRegister, "query", "set"}:            (*question).registerSet,
 		{nsRoster, "query", "get"}:              (*question).roster,
 		{nsSession, "session", "set"}:           (*question).nothing,
 		{translate.NSCarbons, "enable", "set"}:  (*question).carbonsOn,

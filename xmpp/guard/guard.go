@@ -28,6 +28,7 @@ const (
 	AccountStanzas     Limit = "account_stanzas_per_second" // of all streams of an account
 	ServerStanzas      Limit = "server_stanzas_per_second"  // of a foreign server
 	Logins             Limit = "logins_per_minute"          // failed, by address of the network and by account
+	Registrations      Limit = "registers_per_hour"         // tries to make an account, by address of the network
 	Sessions           Limit = "sessions_per_account"
 	Presences          Limit = "presences_per_minute"         // broadcast by one client
 	DirectedPresences  Limit = "directed_presences"           // of one client, at a time
@@ -57,6 +58,7 @@ var said = map[Limit]string{
 	Presences:          "your client changes its presence too often",
 	RoomPresences:      "you change your presence in this room too often",
 	Nicks:              "you change your nick too often",
+	Registrations:      "too many accounts are being made from your network; try later",
 	Asks:               "you ask too many people to be your contacts",
 	Strangers:          "this server takes no more messages from yours to people who do not know the sender",
 	Requests:           "this server takes no more requests from yours",

@@ -28,6 +28,14 @@ type Clients struct {
 	ScramIterations int
 	// Features are offered once the client has authenticated: resource binding, stream management and so on.
 	Features func(*Conn) []*element.Element
+	// Inline are what clients may ask for within <authenticate/>. If it is set, SASL2 is offered, and Handle must look at [Conn.Login].
+	Inline func(*Conn) []*element.Element
+	// Tokens lets clients log in with tokens in place of a password; nil if they may not. It needs Inline.
+	Tokens Tokens
+	// Register answers an iq of a client that has not authenticated, which wants an account; nil if none are made so. RegisterFeatures
+	// say that to a client.
+	Register         func(ctx context.Context, c *Conn, iq *element.Element) *element.Element
+	RegisterFeatures func(*Conn) []*element.Element
 	// Handle gets each authenticated stream and owns it until it returns, after which it is closed. ctx ends with the server.
 	Handle func(ctx context.Context, c *Conn)
 	// Settings bound each stream.
@@ -82,13 +90,19 @@ type clientNegotiation struct {
 	id       identity
 	attempts int
 	tried    string // the account for which the last attempt was
+	from     string // who the client says it is, in its stream header
+	login    *Login // set when SASL2 has succeeded
+	renew    bool   // the token that was used has grown old
+	requests int    // for an account
 	bindings []scram.ChannelBinding
 }
 
 // clientTable says what each element does before authentication; restart says that a new stream header is due.
 var clientTable = map[xml.Name]func(n *clientNegotiation, ctx context.Context, el *element.Element) (restart bool, err error){
-	{Space: NSTLS, Local: "starttls"}: (*clientNegotiation).startTLS,
-	{Space: NSSASL, Local: "auth"}:    (*clientNegotiation).auth,
+	{Space: NSTLS, Local: "starttls"}:       (*clientNegotiation).startTLS,
+	{Space: NSSASL, Local: "auth"}:          (*clientNegotiation).auth,
+	{Space: NSSASL2, Local: "authenticate"}: (*clientNegotiation).authenticate,
+	{Space: NSClient, Local: "iq"}:          (*clientNegotiation).register,
 }
 
 // run negotiates until the features for authenticated clients have been sent.
@@ -112,6 +126,10 @@ func (n *clientNegotiation) run(ctx context.Context, direct bool) error {
 			return err
 		}
 		for restart := false; !restart; {
+			if n.login != nil {
+				n.c.authenticated()
+				return nil // Handle says the rest
+			}
 			el, err := n.c.read(ctx)
 			if err != nil {
 				return err
@@ -145,6 +163,7 @@ func (n *clientNegotiation) open(ctx context.Context) error {
 	if err != nil {
 		host = n.id.domain
 	}
+	n.from = h.from
 	id := newID()
 	n.c.mu.Lock()
 	n.c.id, n.c.lang, n.c.local, n.c.account = id, h.lang, host, n.id.local
@@ -172,18 +191,34 @@ func (n *clientNegotiation) features() *element.Element {
 		return features(tls)
 	}
 	n.bindings = n.c.channelBindings()
-	mechanisms := element.New(NSSASL, "mechanisms")
+	offer := element.New(NSSASL, "mechanisms")
 	for _, m := range n.mechanisms() {
-		mechanisms.Add("", "mechanism").SetText(m)
+		offer.Add("", "mechanism").SetText(m)
 	}
-	if len(n.bindings) == 0 {
-		return features(mechanisms)
+	all := []*element.Element{offer}
+	if n.s.Inline != nil {
+		all = append(all, n.offer2())
 	}
-	announce := element.New(nsChannelBinding, "sasl-channel-binding")
+	if len(n.bindings) > 0 {
+		announce := element.New(nsChannelBinding, "sasl-channel-binding")
+		for _, kind := range n.kinds() {
+			announce.Add("", "channel-binding").SetAttr("type", kind)
+		}
+		all = append(all, announce)
+	}
+	if n.s.RegisterFeatures != nil {
+		all = append(all, n.s.RegisterFeatures(n.c)...)
+	}
+	return features(all...)
+}
+
+// kinds are the types of the channel bindings.
+func (n *clientNegotiation) kinds() []string {
+	var out []string
 	for _, b := range n.bindings {
-		announce.Add("", "channel-binding").SetAttr("type", string(b.Type))
+		out = append(out, string(b.Type))
 	}
-	return features(mechanisms, announce)
+	return out
 }
 
 // mechanisms are those offered, the best first.
@@ -208,16 +243,37 @@ func (n *clientNegotiation) auth(ctx context.Context, el *element.Element) (bool
 	}
 	err := n.c.authenticate(ctx, el, n.find)
 	if f, ok := errors.AsType[*saslFailure](err); ok {
-		n.s.Log.Info("client did not authenticate", "addr", n.c.RemoteAddr(), "mechanism", el.Attr("mechanism"), "err", f)
-		if n.attempts++; n.attempts >= maxAuthAttempts {
-			return false, Errorf(PolicyViolation, "too many attempts to authenticate")
-		}
-		return false, nil
+		return false, n.failed(el.Attr("mechanism"), f)
 	}
 	if err == nil {
 		n.c.reader.Restart()
 	}
 	return err == nil, err
+}
+
+// failed notes an attempt that failed; the error, if any, ends the stream.
+func (n *clientNegotiation) failed(mechanism string, f *saslFailure) error {
+	n.s.Log.Info("client did not authenticate", "addr", n.c.RemoteAddr(), "mechanism", mechanism, "err", f)
+	if n.attempts++; n.attempts >= maxAuthAttempts {
+		return Errorf(PolicyViolation, "too many attempts to authenticate")
+	}
+	return nil
+}
+
+// maxRegister is how many requests for an account one stream may make.
+const maxRegister = 10
+
+// register has an account made before authentication.
+//
+// spec: XEP-0077 §3.1
+func (n *clientNegotiation) register(ctx context.Context, el *element.Element) (bool, error) {
+	if n.s.Register == nil || !n.c.secured() {
+		return false, Errorf(NotAuthorized, "authenticate first")
+	}
+	if n.requests++; n.requests > maxRegister {
+		return false, Errorf(PolicyViolation, "too many requests for an account")
+	}
+	return false, n.c.Send(n.s.Register(ctx, n.c, el))
 }
 
 // find makes the mechanism of this name, or nil if it is not offered.
@@ -231,6 +287,7 @@ func (n *clientNegotiation) find(name string) mechanism {
 	base, plus := strings.CutSuffix(name, "-PLUS")
 	hash := ScramHash(base)
 	return n.hold(&scramMechanism{id: &n.id, auth: n.authenticator(), hash: hash, plus: plus, bindings: n.bindings,
+		offer: offered(hash, n.mechanisms(), n.kinds()),
 		fake: func(local string) ScramKeys {
 			return fakeKeys(n.s.Secret, hash, n.s.ScramIterations, n.id.domain, local)
 		}})

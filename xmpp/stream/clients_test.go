@@ -302,6 +302,10 @@ func TestUnknownAccountsLookLikeKnownOnes(t *testing.T) {
 			t.Fatalf("%s, %v", el, err)
 		}
 		_, rest, _ := strings.Cut(string(msg), ",")
+		rest, digest, _ := strings.Cut(rest, ",h=")
+		if len(digest) != 44 {
+			t.Errorf("no digest of what was offered: %s", msg)
+		}
 		return rest
 	}
 	alice, nobody, other := salt("alice"), salt("nobody"), salt("other")

@@ -99,7 +99,8 @@ type Conn struct {
 	remote    string
 	account   string
 	mechanism string
-	opened    bool // our header was written
+	login     *Login // nil but for SASL2
+	opened    bool   // our header was written
 	release   func()
 	s2s       *s2sState // nil on streams of clients
 }

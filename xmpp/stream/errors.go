@@ -15,6 +15,7 @@ const (
 	NSDialback = "jabber:server:dialback"
 	NSTLS      = "urn:ietf:params:xml:ns:xmpp-tls"
 	NSSASL     = "urn:ietf:params:xml:ns:xmpp-sasl"
+	NSSASL2    = "urn:xmpp:sasl:2"
 	NSStreams  = "urn:ietf:params:xml:ns:xmpp-streams"
 	NSStanzas  = "urn:ietf:params:xml:ns:xmpp-stanzas"
 

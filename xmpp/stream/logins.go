@@ -52,6 +52,9 @@ func (n *clientNegotiation) hold(m mechanism) mechanism {
 	return held{m, n}
 }
 
+// Network is the peer's network address as limits are counted by it: its IPv4 address or IPv6 /64.
+func (c *Conn) Network() string { return prefixOf(c.RemoteAddr()).String() }
+
 // where is what an attempt from the peer's address is counted under; "" for the loopback address, where a proxy speaks for everybody.
 func (n *clientNegotiation) where() string {
 	p := prefixOf(n.c.RemoteAddr())

@@ -50,56 +50,66 @@ type mechanism interface {
 //
 // spec: RFC 6120 §6.4
 func (c *Conn) authenticate(ctx context.Context, auth *element.Element, find func(name string) mechanism) error {
-	fail := func(f *saslFailure) error {
-		el := element.New(NSSASL, "failure")
-		el.Add("", f.condition)
-		if err := c.Send(el); err != nil {
+	name := auth.Attr("mechanism")
+	m := find(name)
+	var out []byte
+	err := error(refuse("invalid-mechanism", "not offered"))
+	if m != nil {
+		text := auth.Text()
+		out, err = c.converse(ctx, NSSASL, m, text, text != "")
+	}
+	if f, ok := errors.AsType[*saslFailure](err); ok {
+		if err := c.Send(element.New(NSSASL, "failure").Append(element.New(NSSASL, f.condition))); err != nil {
 			return err
 		}
 		return f
 	}
-	name := auth.Attr("mechanism")
-	m := find(name)
-	if m == nil {
-		return fail(refuse("invalid-mechanism", "not offered"))
+	if err != nil {
+		return err
 	}
-	el, first := auth, true
+	c.setMechanism(name)
+	return c.Send(saslElement(NSSASL, "success", out))
+}
+
+func (c *Conn) setMechanism(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mechanism = name
+}
+
+// converse exchanges challenges and responses, elements of the namespace, until the mechanism has done; text is the initial response,
+// if there is one. It returns what goes with the success. A *saslFailure has not been told; other errors end the stream.
+func (c *Conn) converse(ctx context.Context, space string, m mechanism, text string, initial bool) ([]byte, error) {
 	for {
-		text := el.Text()
 		in, err := decodeSASL(text)
 		if err != nil {
-			return fail(&saslFailure{condition: "incorrect-encoding", err: err})
+			return nil, &saslFailure{condition: "incorrect-encoding", err: err}
 		}
 		var out []byte
 		var done bool
-		if !first || text != "" {
+		if initial {
 			out, done, err = m.step(ctx, in)
 		}
-		first = false
-		if err != nil {
-			if f, ok := errors.AsType[*saslFailure](err); ok {
-				return fail(f)
-			}
-			return fail(&saslFailure{condition: "temporary-auth-failure", err: err})
+		initial = true
+		if _, ok := errors.AsType[*saslFailure](err); err != nil && !ok {
+			err = &saslFailure{condition: "temporary-auth-failure", err: err}
 		}
-		if done {
-			c.mu.Lock()
-			c.mechanism = name
-			c.mu.Unlock()
-			return c.Send(saslElement("success", out))
+		if err != nil || done {
+			return out, err
 		}
-		if err := c.Send(saslElement("challenge", out)); err != nil {
-			return err
+		if err := c.Send(saslElement(space, "challenge", out)); err != nil {
+			return nil, err
 		}
-		if el, err = c.read(ctx); err != nil {
-			return err
-		}
+		el, err := c.read(ctx)
 		switch {
-		case el.Is(NSSASL, "response"):
-		case el.Is(NSSASL, "abort"):
-			return fail(refuse("aborted", "by the peer"))
+		case err != nil:
+			return nil, err
+		case el.Is(space, "response"):
+			text = el.Text()
+		case el.Is(space, "abort"):
+			return nil, refuse("aborted", "by the peer")
 		default:
-			return Errorf(NotAuthorized, "expected a SASL response")
+			return nil, Errorf(NotAuthorized, "expected a SASL response")
 		}
 	}
 }
@@ -117,9 +127,9 @@ func decodeSASL(text string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(text)
 }
 
-// saslElement makes an element with a message, nil for none.
-func saslElement(local string, msg []byte) *element.Element {
-	el := element.New(NSSASL, local)
+// saslElement makes an element of a namespace with a message, nil for none.
+func saslElement(space, local string, msg []byte) *element.Element {
+	el := element.New(space, local)
 	if msg != nil && len(msg) == 0 {
 		return el.SetText("=")
 	}

@@ -86,37 +86,29 @@ type scramMechanism struct {
 	hash     ScramHash
 	plus     bool
 	bindings []scram.ChannelBinding // those that were announced
+	offer    string                 // see offered
 	fake     func(local string) ScramKeys
 
-	conv   *scram.ServerConversation
-	local  string
-	keys   ScramKeys
-	failed error // why the keys could not be looked up
+	conv  *scramConversation
+	local string
+	keys  ScramKeys
 }
 
 func (m *scramMechanism) step(ctx context.Context, in []byte) ([]byte, bool, error) {
 	if m.conv == nil {
-		if err := m.start(ctx, string(in)); err != nil {
-			return nil, false, err
-		}
+		out, err := m.start(ctx, string(in))
+		return []byte(out), false, err
 	}
-	out, err := m.conv.Step(string(in))
+	out, err := m.conv.final(string(in))
 	switch {
-	case m.failed != nil:
-		return nil, false, m.failed
-	case err != nil && out == "":
-		return nil, false, refuse("malformed-request", "not a SCRAM message")
-	case err != nil: // the library's error quotes the exchange, which must not be logged
-		return nil, false, refuse("not-authorized", "%s", strings.TrimPrefix(out, "e="))
-	case !m.conv.Done():
-		return []byte(out), false, nil
-	case !m.conv.Valid():
-		return nil, false, refuse("not-authorized", "proof is wrong")
+	case errors.Is(err, errScramMessage):
+		return nil, false, &saslFailure{condition: "malformed-request", err: err}
+	case err != nil:
+		return nil, false, &saslFailure{condition: "not-authorized", err: err}
 	case m.keys.Disabled:
 		return nil, false, &saslFailure{condition: "account-disabled", err: ErrDisabled}
 	}
-	// The authorisation identity is known only now that the first message was parsed by the library.
-	if _, err := m.id.claim(m.conv.Username(), m.conv.AuthzID()); err != nil {
+	if _, err := m.id.claim(m.conv.authcid, m.conv.authzid); err != nil {
 		return nil, false, err
 	}
 	m.id.local = m.local
@@ -124,59 +116,52 @@ func (m *scramMechanism) step(ctx context.Context, in []byte) ([]byte, bool, err
 }
 
 // start picks the channel binding that the first message names and begins the exchange. A client which says that it could bind but
-// that we did not offer to ("y") is refused by the library, because we always offer: someone took the offer out.
+// that we did not offer to ("y") is refused where we did: someone took the offer out.
 //
 // spec: RFC 5802 §6
-func (m *scramMechanism) start(ctx context.Context, first string) error {
+func (m *scramMechanism) start(ctx context.Context, first string) (string, error) {
+	conv := &scramConversation{hash: m.hash, offer: m.offer}
+	if err := conv.first(first); err != nil {
+		return "", &saslFailure{condition: "malformed-request", err: err}
+	}
 	flag, _, _ := strings.Cut(first, ",")
 	kind, binds := strings.CutPrefix(flag, "p=")
-	if binds != m.plus {
-		return refuse("malformed-request", "channel binding does not fit the mechanism")
+	switch {
+	case binds != m.plus:
+		return "", refuse("malformed-request", "channel binding does not fit the mechanism")
+	case flag == "y" && len(m.bindings) > 0:
+		return "", refuse("not-authorized", "the offer of channel binding did not reach the client")
 	}
-	var binding scram.ChannelBinding
-	for _, b := range m.bindings {
-		if !binds || string(b.Type) == kind {
-			binding = b
-			break
+	if binds {
+		for _, b := range m.bindings {
+			if string(b.Type) == kind {
+				conv.binding = b.Data
+			}
+		}
+		if conv.binding == nil {
+			return "", refuse("not-authorized", "channel binding of another type than announced")
 		}
 	}
-	if binds && !binding.IsSupported() {
-		return refuse("not-authorized", "channel binding of another type than announced")
+	if err := m.lookup(ctx, conv.authcid); err != nil {
+		return "", err
 	}
-	generator := scram.SHA256
-	if m.hash == ScramSHA1 {
-		generator = scram.SHA1
-	}
-	server, err := generator.NewServer(func(username string) (scram.StoredCredentials, error) {
-		return m.lookup(ctx, username)
-	})
-	if err != nil {
-		return err
-	}
-	m.conv = server.NewConversationWithChannelBinding(binding)
-	return nil
+	m.conv = conv
+	return conv.challenge(m.keys), nil
 }
 
 // lookup never says that an account is unknown: there are made-up keys for each that is, always the same.
-func (m *scramMechanism) lookup(ctx context.Context, username string) (scram.StoredCredentials, error) {
+func (m *scramMechanism) lookup(ctx context.Context, username string) error {
 	local, err := m.id.claim(username, "")
 	if err == nil {
 		m.keys, err = m.auth.ScramKeys(ctx, m.id.domain, local, m.hash)
 	} else {
 		local = username
 	}
-	switch {
-	case errors.Is(err, ErrNoAccount):
-		m.keys = m.fake(local)
-	case err != nil:
-		m.failed = err
-		return scram.StoredCredentials{}, err
+	if errors.Is(err, ErrNoAccount) {
+		m.keys, err = m.fake(local), nil
 	}
 	m.local = local
-	return scram.StoredCredentials{
-		KeyFactors: scram.KeyFactors{Salt: string(m.keys.Salt), Iters: m.keys.Iterations},
-		StoredKey:  m.keys.StoredKey, ServerKey: m.keys.ServerKey,
-	}, nil
+	return err
 }
 
 // fakeKeys makes keys for an account that does not exist. They are the same each time, fit no password, and cannot be told from

@@ -2,6 +2,7 @@ package websocket_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	ws "github.com/coder/websocket"
 
+	"parley/hub/hubtest"
 	"parley/xmpp/stream"
 	"parley/xmpp/websocket"
 )
@@ -243,4 +245,30 @@ func TestHostMeta(t *testing.T) {
 	if w := get(http.MethodPost, "example.org", "/.well-known/host-meta"); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", w.Code)
 	}
+}
+
+// SASL2 and Bind 2 on a WebSocket: no new <open/> after authentication, and tokens without channel binding only.
+func TestSASL2(t *testing.T) {
+	s := open(t, nil)
+	s.Account("alice")
+	c := s.dial(t)
+	f := c.open()
+	var mechanisms []string
+	for _, m := range f.Child(stream.NSSASL2, "authentication").Child("", "inline").Child("urn:xmpp:fast:0", "fast").ChildrenNamed("", "mechanism") {
+		mechanisms = append(mechanisms, m.Text())
+	}
+	if len(mechanisms) != 1 || mechanisms[0] != "HT-SHA-256-NONE" {
+		t.Errorf("tokens for %q", mechanisms)
+	}
+	c.send("<authenticate xmlns='%s' mechanism='PLAIN'><initial-response>%s</initial-response><user-agent id='d4565fa7'/>"+
+		"<bind xmlns='urn:xmpp:bind:0'><tag>web</tag></bind><request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/></authenticate>",
+		stream.NSSASL2, base64.StdEncoding.EncodeToString([]byte("\x00alice\x00"+hubtest.Password)))
+	ok := c.wait("success")
+	if ok.Child("urn:xmpp:bind:0", "bound") == nil || ok.Child("urn:xmpp:fast:0", "token").Attr("token") == "" ||
+		!strings.HasPrefix(ok.ChildText("", "authorization-identifier"), "alice@example.org/web/") {
+		t.Fatalf("got %s", ok)
+	}
+	c.wait("features")
+	c.send("<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
+	c.wait("iq", "id", "p", "type", "result")
 }

@@ -112,6 +112,8 @@ func (s *Server) Start() {
 	clients := &stream.Clients{
 		Hosted: s.Hub.Hosts, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
 		Authenticator: c2s.Accounts{Hub: s.Hub}, Secret: make([]byte, 32), ScramIterations: 4096,
+		Inline: s.C2S.Inline, Tokens: c2s.Tokens{Hub: s.Hub, Secret: make([]byte, 32)},
+		Register: s.C2S.Register, RegisterFeatures: s.C2S.RegisterFeatures,
 		Features: s.C2S.Features, Handle: s.C2S.Handle, Log: slog.New(slog.DiscardHandler),
 	}
 	if s.streams != nil {
