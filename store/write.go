@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -130,6 +131,10 @@ func (w *writer) collect(first *op) {
 	w.batch, w.settled = w.batch[:0], 0
 	if first != nil {
 		w.batch = append(w.batch, first)
+		// Who is about to queue something comes first: what is under way
+		// shares one commit, and a writer that is woken by the first of many
+		// does not commit it alone.
+		runtime.Gosched()
 	}
 	for len(w.batch) < w.db.opts.BatchMax {
 		select {

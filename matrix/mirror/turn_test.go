@@ -62,9 +62,8 @@ func benchmarkTurn(b *testing.B, callers int) {
 		scope := p.a.String() + " " + p.b.String()
 		_, err := w.h.SubmitDirect(b.Context(), p.b, hub.Draft{
 			Sender: p.a, Content: core.Message{Body: core.TextBody("hello, how are you today?")},
-			Native: &core.Native{Network: core.XMPP, Type: "message", Data: []byte(native)},
-			Aliases: []core.Alias{{Network: core.XMPP, Kind: "origin-id", Scope: scope, Key: id, Digest: "7c2b9a9f7c2b9a9f"},
-				{Network: core.XMPP, Kind: "id", Scope: scope, Key: id, Digest: "7c2b9a9f7c2b9a9f"}},
+			Native:  &core.Native{Network: core.XMPP, Type: "message", Data: []byte(native)},
+			Aliases: []core.Alias{{Network: core.XMPP, Kind: "origin-id", Scope: scope, Key: id, Digest: "7c2b9a9f7c2b9a9f"}},
 			With: func(tx hub.Tx, e *core.Event) error {
 				_, err := hubstore.Tx(tx).Exec(`UPDATE settings SET value = $1 WHERE key = $2`, []byte(id), "home")
 				return err

@@ -378,7 +378,9 @@ func aliases(m *element.Element, r Reading, s Said) []core.Alias {
 		out = append(out, core.Alias{Network: core.XMPP, Kind: kind, Scope: scope, Key: key, Digest: d})
 	}
 	add(AliasOrigin, r.Scope, m.Child(NSSID, "origin-id").Attr("id"))
-	add(AliasID, r.Scope, m.Attr("id"))
+	if len(out) == 0 || m.Attr("id") != out[0].Key { // clients mostly give one name twice
+		add(AliasID, r.Scope, m.Attr("id"))
+	}
 	for _, sid := range m.ChildrenNamed(NSSID, "stanza-id") {
 		if r.mayName(sid.Attr("by")) {
 			add(AliasStanza, sid.Attr("by"), sid.Attr("id"))
