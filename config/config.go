@@ -13,6 +13,9 @@ type Config struct {
 	// Domains that this server is for, in canonical spelling, at least one.
 	// The first is the server's own name where a protocol knows only one.
 	Domains []string `toml:"domains"`
+	// Operators are the accounts that may run commands for operators from
+	// their clients, as "alice@example.org".
+	Operators []string `toml:"operators"`
 
 	Listen       Listen       `toml:"listen"`
 	TLS          TLS          `toml:"tls"`
@@ -106,6 +109,10 @@ type XMPP struct {
 	//
 	// spec: XEP-0220 §1.1
 	Dialback bool `toml:"dialback"`
+	// Push is how much push services, which others run, are told of messages.
+	//
+	// spec: XEP-0357 §11
+	Push PushSummary `toml:"push"`
 }
 
 // Federation says with which foreign servers anything is exchanged. A name
@@ -147,6 +154,7 @@ type Limits struct {
 	PrivateNetworks []Network `toml:"private_networks"`
 
 	UploadSize  Size `toml:"upload_size"`  // one media file
+	UploadQuota Size `toml:"upload_quota"` // all files that an account has uploaded over XMPP, and is about to
 	MessageSize Size `toml:"message_size"` // one event's content, in canonical bytes
 	StanzaSize  Size `toml:"stanza_size"`  // one XMPP stanza from a client or server
 	RequestSize Size `toml:"request_size"` // one HTTP request body other than media
@@ -199,12 +207,13 @@ type Limits struct {
 	DiscoPage                   int `toml:"disco_page"`   // items, such as rooms
 	ServerIQsPerMinute          int `toml:"server_iqs_per_minute"`
 
-	RoomsPerHour         int  `toml:"rooms_per_hour"`        // made by one account
-	RoomJoinsPerMinute   int  `toml:"room_joins_per_minute"` // by one person
-	ServerJoinsPerMinute int  `toml:"server_joins_per_minute"`
-	RoomOccupants        int  `toml:"room_occupants"`
-	RoomStanzaSize       Size `toml:"room_stanza_size"` // what is said in a room, as XML
-	RoomHistory          int  `toml:"room_history"`     // messages on entering
+	RoomsPerHour          int  `toml:"rooms_per_hour"`        // made by one account
+	RoomJoinsPerMinute    int  `toml:"room_joins_per_minute"` // by one person
+	ServerJoinsPerMinute  int  `toml:"server_joins_per_minute"`
+	RoomMessagesPerMinute int  `toml:"room_messages_per_minute"` // by one person, to all rooms
+	RoomOccupants         int  `toml:"room_occupants"`
+	RoomStanzaSize        Size `toml:"room_stanza_size"` // what is said in a room, as XML
+	RoomHistory           int  `toml:"room_history"`     // messages on entering
 
 	// What foreign servers may send to accounts that do not know the sender.
 	StrangersPerHour      int      `toml:"strangers_per_hour"` // messages, of one server
@@ -242,6 +251,7 @@ func Default() Config {
 		},
 		TLS:          TLS{Mode: TLSSelfSigned},
 		Registration: Registration{Mode: RegistrationClosed},
+		XMPP:         XMPP{Push: PushCount},
 		Matrix:       Matrix{RoomVersion: RoomVersion12, Encryption: EncryptionInteroperable},
 		Limits:       defaultLimits(),
 		Log:          Log{Level: LogInfo, Format: LogText},
@@ -287,6 +297,7 @@ func hostPort(host string, port, usual int) string {
 func defaultLimits() Limits {
 	return Limits{
 		UploadSize:  mustSize("50MB"),
+		UploadQuota: mustSize("2GiB"),
 		MessageSize: mustSize("60KiB"), // leaves room for the envelope in the 65,536 bytes of a Matrix event
 		StanzaSize:  mustSize("256KiB"),
 		RequestSize: mustSize("1MiB"),
@@ -322,7 +333,7 @@ func defaultLimits() Limits {
 		DiscoPage: 200, ServerIQsPerMinute: 3000,
 
 		RoomsPerHour: 100, RoomJoinsPerMinute: 300, ServerJoinsPerMinute: 3000,
-		RoomOccupants: 5000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
+		RoomMessagesPerMinute: 600, RoomOccupants: 5000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
 
 		StrangersPerHour: 200, RequestsPerHour: 200, StrangerSenderPerHour: 20, UnknownServerPerHour: 50,
 		ReputationHalfLife: mustDuration("24h"), ReputationRefuse: 50,

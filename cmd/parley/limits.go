@@ -8,9 +8,14 @@ import (
 	"parley/xmpp/guard"
 )
 
-// newGuard makes the doorman of XMPP from the configuration.
-func newGuard(cfg *config.Config, count hub.Counter, contact string) *guard.Guard {
+// newGuard makes the doorman of XMPP from the configuration. Where the operator
+// has said nobody whom one can write to about abuse, it is the postmaster.
+func newGuard(cfg *config.Config, count hub.Counter) *guard.Guard {
 	l := cfg.Limits
+	contact := "mailto:postmaster@" + cfg.Domains[0]
+	if abuse := cfg.Contact.Abuse; len(abuse) > 0 {
+		contact = abuse[0]
+	}
 	second := func(n, burst int) guard.Rate { return guard.Rate{N: n, Per: time.Second, Burst: burst} }
 	minute := func(n int) guard.Rate { return guard.Rate{N: n, Per: time.Minute} }
 	hour := func(n int) guard.Rate { return guard.Rate{N: n, Per: time.Hour} }
@@ -35,6 +40,7 @@ func newGuard(cfg *config.Config, count hub.Counter, contact string) *guard.Guar
 			guard.ServerRequests:     minute(l.ServerIQsPerMinute),
 			guard.Joins:              minute(l.RoomJoinsPerMinute),
 			guard.ServerJoins:        minute(l.ServerJoinsPerMinute),
+			guard.RoomMessages:       minute(l.RoomMessagesPerMinute),
 			guard.Rooms:              hour(l.RoomsPerHour),
 		},
 		Count: count, Contact: contact,

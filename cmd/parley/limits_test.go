@@ -104,7 +104,8 @@ func TestGuardHoldsConfiguration(t *testing.T) {
 	cfg.Limits.RoomJoinsPerMinute, cfg.Limits.RoomsPerHour, cfg.Limits.ArchivePagesPerMinute = 3, 4, 5
 	cfg.Federation.Refuse = []string{"*.spam.example"}
 	n := counterOf{}
-	g := newGuard(&cfg, n, "mailto:postmaster@example.org")
+	cfg.Domains = []string{"example.org"}
+	g := newGuard(&cfg, n)
 	for l, want := range map[guard.Limit]int{guard.Joins: 3, guard.Rooms: 4, guard.ArchivePages: 5} {
 		got := 0
 		for range 10 {
@@ -118,5 +119,9 @@ func TestGuardHoldsConfiguration(t *testing.T) {
 	}
 	if err := g.Refuses("x.spam.example"); err == nil || !strings.Contains(err.Error(), "mailto:postmaster@example.org") {
 		t.Errorf("a refused server is told %v", err)
+	}
+	cfg.Contact.Abuse = []string{"xmpp:abuse@example.org"}
+	if err := newGuard(&cfg, n).Refuses("x.spam.example"); err == nil || !strings.Contains(err.Error(), "xmpp:abuse@example.org") {
+		t.Errorf("with a contact for abuse, it is told %v", err)
 	}
 }

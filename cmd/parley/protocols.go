@@ -98,7 +98,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	}
 	l := s.cfg.Limits
 	base := s.cfg.BaseURL(s.hub.Home())
-	guards := newGuard(s.cfg, s.metrics, "mailto:postmaster@"+s.hub.Home())
+	guards := newGuard(s.cfg, s.metrics)
 	attached := component.New(component.Config{Secrets: secrets(s.cfg.Components), Settings: streamSettings(s.cfg), Log: s.log})
 	carrier := s2s.New(s2s.Config{
 		Guard: guards,
@@ -109,7 +109,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Guard: guards, MaxSessions: l.SessionsPerAccount, MaxDirected: l.DirectedPresences, MaxGroups: l.RosterGroups, MaxPage: l.ArchivePage,
 		Hub: s.hub, Log: s.log, Router: carrier, Files: files, Base: base, Version: versionString(),
 		External: externalServices(s.cfg.Services), Contact: s.cfg.Contact.Kinds(), Below: attached.Below,
-		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(),
+		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(), Quota: l.UploadQuota.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
 		Guard: guards, MaxOccupants: l.RoomOccupants, MaxStanza: int(l.RoomStanzaSize.Bytes()), MaxHistory: l.RoomHistory,

@@ -108,8 +108,18 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	set("xmpp", "dialback", auth == Dialback)
 	set("limits", "private_networks", networks)
 	if p.load {
-		for _, limit := range []string{"connections_per_ip", "messages_per_minute", "message_burst", "client_queue"} {
+		for _, limit := range []string{
+			"connections_per_ip", "unauthenticated", "unauthenticated_per_ip", "messages_per_minute", "message_burst", "client_queue",
+			"stanzas_per_second", "stanza_burst", "account_stanzas_per_second", "account_stanza_burst",
+			"server_stanzas_per_second", "server_stanza_burst", "server_iqs_per_minute", "server_joins_per_minute",
+			"presences_per_minute", "contact_presences_per_minute", "room_presences_per_minute", "room_messages_per_minute",
+			"room_joins_per_minute", "rooms_per_hour", "archive_pages_per_minute", "server_archive_pages_per_minute",
+			"asks_per_hour", "strangers_per_hour", "requests_per_hour", "stranger_sender_per_hour", "unknown_server_per_hour",
+		} {
 			set("limits", limit, 1_000_000)
+		}
+		for _, limit := range []string{"client_bytes_per_second", "client_byte_burst", "server_bytes_per_second", "server_byte_burst"} {
+			set("limits", limit, "1GB")
 		}
 		set("log", "level", "warn")
 		set("metrics", "listen", MetricsAddr)

@@ -286,6 +286,28 @@ func TestSpoofedAnswers(t *testing.T) {
 	}
 }
 
+// Slots for files count as the files that they are for: many of them are no way around the quota.
+func TestUploadQuota(t *testing.T) {
+	s, n := limited(t, nil, func(c *c2s.Config) { c.Quota, c.MaxUpload = 1000, 600 })
+	alice := s.Connect("alice", "")
+	slot := func(size int) string {
+		return fmt.Sprintf("<iq type='get' id='x' to='upload.example.org'><request xmlns='urn:xmpp:http:upload:0' filename='f' size='%d'/></iq>", size)
+	}
+	alice.SendRaw(slot(600))
+	if r := alice.Receive(find("id", "x")); r.Attr("type") != "result" {
+		t.Fatal(r)
+	}
+	refused(t, alice, slot(601), "not-acceptable")
+	refused(t, alice, slot(401), "resource-constraint")
+	if n.Limited(guard.UploadQuota) != 1 {
+		t.Error("it is not counted")
+	}
+	alice.SendRaw(slot(400))
+	if r := alice.Receive(find("id", "x")); r.Attr("type") != "result" {
+		t.Error(r)
+	}
+}
+
 func TestHugeResource(t *testing.T) {
 	s := xmpptest.New(t)
 	c := s.Dial("alice")

@@ -17,6 +17,7 @@ import (
 	"parley/store"
 	"parley/store/hubstore"
 	"parley/xmpp/element"
+	"parley/xmpp/guard"
 	"parley/xmpp/lookup"
 	"parley/xmpp/translate"
 )
@@ -64,13 +65,14 @@ func (q *question) slot() (answer, error) {
 			return err
 		}
 		sql := hubstore.Tx(tx)
-		var open int64
-		if err := sql.QueryRow(`SELECT COUNT(*) FROM xmpp_slots WHERE account = $1 AND expires > $2`,
-			q.who.String(), time.Now().UnixMilli()).Scan(&open); err != nil {
+		var open, promised int64
+		if err := sql.QueryRow(`SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM xmpp_slots WHERE account = $1 AND expires > $2`,
+			q.who.String(), time.Now().UnixMilli()).Scan(&open, &promised); err != nil {
 			return err
 		}
-		if used+size > q.srv.Quota || open >= maxSlots {
-			return translate.Fail(translate.ResourceConstraint, "the quota of this account is used up")
+		if used+promised+size > q.srv.Quota || open >= maxSlots {
+			return q.srv.Guard.Over(guard.UploadQuota, translate.ResourceConstraint,
+				"the files of this account may come to %d bytes, with those that are about to be uploaded", q.srv.Quota)
 		}
 		_, err = sql.Exec(`INSERT INTO xmpp_slots (secret, link, account, name, size, type, expires) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 			put, get, q.who.String(), name, size, typ, time.Now().Add(slotLife).UnixMilli())

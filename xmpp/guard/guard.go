@@ -43,10 +43,12 @@ const (
 	UnknownServer      Limit = "unknown_server_per_hour"  // both, of a server on which nobody here has a contact
 	ArchivePages       Limit = "archive_pages_per_minute" // of one person
 	ServerArchivePages Limit = "server_archive_pages_per_minute"
-	ServerRequests     Limit = "server_iqs_per_minute"   // of a foreign server to this one, its accounts and its rooms
-	Joins              Limit = "room_joins_per_minute"   // of one person
-	ServerJoins        Limit = "server_joins_per_minute" // of a foreign server
-	Rooms              Limit = "rooms_per_hour"          // made by one account
+	ServerRequests     Limit = "server_iqs_per_minute"    // of a foreign server to this one, its accounts and its rooms
+	Joins              Limit = "room_joins_per_minute"    // of one person
+	ServerJoins        Limit = "server_joins_per_minute"  // of a foreign server
+	Rooms              Limit = "rooms_per_hour"           // made by one account
+	RoomMessages       Limit = "room_messages_per_minute" // of one person
+	UploadQuota        Limit = "upload_quota"
 	RoomOccupants      Limit = "room_occupants"
 	RoomStanza         Limit = "room_stanza_size"
 	Reputation         Limit = "reputation_refuse"
@@ -67,6 +69,7 @@ var said = map[Limit]string{
 	ArchivePages:       "you read the archive too fast",
 	ServerArchivePages: "your server reads the archives here too fast",
 	ServerRequests:     "your server asks too much",
+	RoomMessages:       "you say too much in rooms",
 	Joins:              "you enter rooms too often",
 	ServerJoins:        "too many people of your server enter rooms here",
 	Rooms:              "you have made too many rooms",

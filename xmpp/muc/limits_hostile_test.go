@@ -159,6 +159,30 @@ func TestWhatIsSaidIsNotTooLong(t *testing.T) {
 	}
 }
 
+// Each message in a room costs as many as there are occupants: one may say so much, in all rooms together.
+func TestRoomMessageFlood(t *testing.T) {
+	s, n := limited(t, map[guard.Limit]guard.Rate{guard.RoomMessages: hourly(3)}, nil)
+	alice, bob := s.Connect("alice", ""), s.Connect("bob", "")
+	for _, room := range []string{"garden", "park"} {
+		enter(t, alice, room, "alice")
+		enter(t, bob, room, "bob")
+	}
+	var got []string
+	for i, to := range []string{"garden", "park", "garden", "park", "garden"} {
+		id := fmt.Sprint("said-by-alice-", i)
+		alice.SendRaw("<message id='" + id + "' to='" + to + "@rooms.example.org' type='groupchat'><body>x</body></message>")
+		got = append(got, condition(t, alice.Receive(func(el *element.Element) bool { return el.Attr("id") == id })))
+	}
+	if want := []string{"", "", "", "resource-constraint", "resource-constraint"}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("messages are answered by %q", got)
+	}
+	bob.SendRaw("<message id='said-by-bob' to='garden@rooms.example.org' type='groupchat'><body>y</body></message>")
+	alice.Receive(func(el *element.Element) bool { return el.ChildText("", "body") == "y" })
+	if n.Limited(guard.RoomMessages) != 2 {
+		t.Error("they are not counted")
+	}
+}
+
 // However much history is asked for, on entering or of the archive, there is a limit.
 func TestHistoryIsBounded(t *testing.T) {
 	s, n := limited(t, map[guard.Limit]guard.Rate{guard.ArchivePages: hourly(1)}, func(c *muc.Config) { c.MaxHistory, c.MaxPage = 4, 3 })

@@ -16,7 +16,7 @@ import (
 // message is what is said in a room, said to one occupant, or asked of the
 // room by a message: its subject, an invitation.
 func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *element.Element) error {
-	if err := s.maySay(el); err != nil {
+	if err := s.maySay(v, el); err != nil {
 		return err
 	}
 	c, st, err := s.open(ctx, to)
@@ -44,12 +44,15 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 	return s.say(ctx, v, c, st, el)
 }
 
-// maySay refuses what is too long to be sent to everybody in a room.
-func (s *Service) maySay(el *element.Element) error {
+// maySay refuses what is too long to be sent to everybody in a room, or too much: each message costs as many as there are occupants.
+func (s *Service) maySay(v Visit, el *element.Element) error {
 	if n := len(element.Marshal(el)); n > s.MaxStanza {
 		return s.Guard.Over(guard.RoomStanza, translate.PolicyViolation, "this has %d bytes; a room takes at most %d", n, s.MaxStanza)
 	}
-	return nil
+	if el.Attr("type") == "error" {
+		return nil
+	}
+	return s.Guard.Allow(guard.RoomMessages, v.Who.String())
 }
 
 // say takes what an occupant says to the whole room.

@@ -211,6 +211,35 @@ func TestServerAsksTooMuch(t *testing.T) {
 	}
 }
 
+// All of a server's people together may enter rooms and read archives so often, under however many names they come.
+func TestServerInRooms(t *testing.T) {
+	w := newWorld()
+	a := guarded(t, w, guard.Servers{}, map[guard.Limit]guard.Rate{guard.ServerJoins: hourly(3), guard.ServerArchivePages: hourly(2)})
+	alice := a.connect("alice")
+	alice.Send(parse(t, `<presence to='garden@rooms.a.test/alice'><x xmlns='http://jabber.org/protocol/muc'/></presence>`))
+	stanza(alice, "message", "groupchat", "garden@rooms.a.test", "", "")
+	p := newPeer(t, w, "b.test", func(p *peer, st *element.Element) bool { p.pong(st); return true }).open("rooms.a.test")
+	for i := range 5 {
+		p.send(fmt.Sprintf(`<presence id='join' from='s%d@b.test/x' to='garden@rooms.a.test/s%d'><x xmlns='http://jabber.org/protocol/muc'/></presence>`, i, i))
+		st := p.next(func(st *element.Element) bool {
+			return st.Attr("to") == fmt.Sprintf("s%d@b.test/x", i) && (st.Attr("type") == "error" || st.Child("", "subject") != nil)
+		})
+		if (st.Attr("type") == "error") != (i >= 3) {
+			t.Errorf("joining as number %d is answered by %s", i, st)
+		}
+	}
+	for i := range 3 {
+		id := fmt.Sprint("page-", i)
+		p.send(fmt.Sprintf(`<iq type='set' id='%s' from='s%d@b.test/x' to='garden@rooms.a.test'><query xmlns='urn:xmpp:mam:2'/></iq>`, id, i))
+		if got := p.told(id); (got == "resource-constraint") != (i == 2) {
+			t.Errorf("page %d is answered by %q", i, got)
+		}
+	}
+	if a.counts.get("limited server_joins_per_minute") != 2 || a.counts.get("limited server_archive_pages_per_minute") != 1 {
+		t.Error("they are not counted")
+	}
+}
+
 // A flood of stanzas of one server is read slowly and not lost.
 func TestServerFloodIsReadSlowly(t *testing.T) {
 	w := newWorld()

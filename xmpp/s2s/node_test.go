@@ -199,7 +199,7 @@ func (n *node) start() {
 	files, err := media.Open(t.TempDir(), media.Limits{})
 	must(t, err)
 	sessions := c2s.New(c2s.Config{Hub: n.hub, Router: n.carrier, Log: storetest.Log(t), Files: files, Base: "https://" + n.domain})
-	rooms := muc.New(muc.Config{Hub: n.hub, Names: sessions.Names(), Route: n.carrier.Route, Secret: []byte("occupants"), Log: storetest.Log(t)})
+	rooms := muc.New(muc.Config{Guard: cfg.Guard, Hub: n.hub, Names: sessions.Names(), Route: n.carrier.Route, Secret: []byte("occupants"), Log: storetest.Log(t)})
 	sessions.AddService("rooms", muc.Local{Service: rooms})
 	n.carrier.Attach(sessions, rooms)
 	n.hub.AddCarrier(n.carrier)
