@@ -15,7 +15,9 @@ debs=(
   ejabberd                               # peer
   python3-matrix-nio                     # client: nio
   python3-slixmpp                        # client: slixmpp
+  poezio                                 # client in a terminal
   profanity                              # client in a terminal
+  go-sendxmpp                            # client for scripts
   chromium libnss3-tools                 # a browser for converse.js, and its store of authorities
 )
 

@@ -117,8 +117,11 @@ const sessionOps = {
     await browser.close();
   },
 
-  presence: ({ show, status }) =>
-    inPage(({ show, status }) => lab.api.user.status.set(show, status), { show, status }),
+  // As its dialog does: status.set() makes "dnd" of "away".
+  presence: ({ show, status }) => inPage(({ show, status }) => {
+    const presence = show === "offline" ? "offline" : "online";
+    lab._converse.state.profile.save({ presence, show: presence === show ? undefined : show, status_message: status });
+  }, { show, status }),
 
   add_contact: ({ user }) => inPage((jid) => lab.api.contacts.add({ jid }).then(() => {}), user),
   approve_contact: ({ user }) => inPage(async (jid) => {
