@@ -72,6 +72,8 @@ func TestTemplateCommentsAreValid(t *testing.T) {
 func TestErrorsNameFileAndLine(t *testing.T) {
 	const head = "domains = [\"example.org\"]\n" // line 1
 	cases := map[string]struct{ text, want string }{
+		"operator":         {"operators = [\"alice@example.net\"]\n" + head, `operators: "alice@example.net" is no account of this server`},
+		"push":             {head + "[xmpp]\npush = \"all\"\n", `xmpp.push: `},
 		"unknown key":      {head + "[listen]\nhtp = \":1\"\n", `parley.toml:3: listen.htp: unknown key`},
 		"unknown section":  {head + "\n[lisen]\nhttp = \":1\"\n", `parley.toml:3: lisen`},
 		"syntax":           {head + "[listen\n", `parley.toml:2: `},

@@ -85,6 +85,7 @@ func (v *validator) fail(key, format string, args ...any) {
 func (v *validator) all() {
 	v.words()
 	v.domains()
+	v.operators()
 	v.listen()
 	v.tls()
 	v.database()
@@ -108,12 +109,23 @@ func (v *validator) words() {
 		{"listen.xmpp_tls", c.Listen.XMPPTLS}, {"listen.xmpp_s2s", c.Listen.XMPPS2S},
 		{"listen.xmpp_component", c.Listen.XMPPComponent}, {"metrics.listen", c.Metrics.Listen},
 		{"tls.mode", c.TLS.Mode}, {"registration.mode", c.Registration.Mode},
-		{"matrix.room_version", c.Matrix.RoomVersion}, {"matrix.encryption", c.Matrix.Encryption},
+		{"xmpp.push", c.XMPP.Push}, {"matrix.room_version", c.Matrix.RoomVersion}, {"matrix.encryption", c.Matrix.Encryption},
 		{"log.level", c.Log.Level}, {"log.format", c.Log.Format},
 	} {
 		if err := w.value.check(); err != nil {
 			v.fail(w.key, "%v", err)
 		}
+	}
+}
+
+// operators are accounts here, whether or not they have been made yet.
+func (v *validator) operators() {
+	for i, o := range v.cfg.Operators {
+		o = strings.ToLower(strings.TrimSpace(o))
+		if name, domain, ok := strings.Cut(o, "@"); !ok || name == "" || !v.cfg.IsLocal(domain) {
+			v.fail("operators", "%q is no account of this server, like \"alice@%s\"", o, strings.Join(v.cfg.Domains[:min(1, len(v.cfg.Domains))], ""))
+		}
+		v.cfg.Operators[i] = o
 	}
 }
 

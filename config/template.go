@@ -17,6 +17,7 @@ var fileTemplate = template.Must(template.New("parley.toml").Parse(templateText)
 // Template is the commented, minimal parley.toml that `parley init` writes:
 // the domains are set, everything else is there as a comment with its default.
 func Template(domains []string) ([]byte, error) {
+	def := Default()
 	quoted := make([]string, len(domains))
 	for i, d := range domains {
 		canon, err := CheckDomain(d)
@@ -24,8 +25,8 @@ func Template(domains []string) ([]byte, error) {
 			return nil, err
 		}
 		quoted[i] = strconv.Quote(canon)
+		def.Domains = append(def.Domains, canon)
 	}
-	def := Default()
 	var b bytes.Buffer
 	err := fileTemplate.Execute(&b, struct {
 		Config

@@ -236,6 +236,18 @@ const (
 
 func (m EncryptionMode) check() error { return choice(m, EncryptionInteroperable, EncryptionPrivate) }
 
+// PushSummary is how much push services are told.
+type PushSummary string
+
+// The values of [xmpp] push.
+const (
+	PushCount  PushSummary = "count"  // how many messages wait
+	PushSender PushSummary = "sender" // also whose the last is
+	PushBody   PushSummary = "body"   // also what it says
+)
+
+func (p PushSummary) check() error { return choice(p, PushCount, PushSender, PushBody) }
+
 // RoomVersion is the Matrix room version of new rooms.
 type RoomVersion string
 

@@ -109,6 +109,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Guard: guards, MaxSessions: l.SessionsPerAccount, MaxDirected: l.DirectedPresences, MaxGroups: l.RosterGroups, MaxPage: l.ArchivePage,
 		Hub: s.hub, Log: s.log, Router: carrier, Files: files, Base: base, Version: versionString(),
 		External: externalServices(s.cfg.Services), Contact: s.cfg.Contact.Kinds(), Below: attached.Below,
+		Operators: operators(s.cfg.Operators), PushSummary: c2s.PushSummary(s.cfg.XMPP.Push),
 		Resume: l.ResumeTimeout.D(), MaxUnacked: l.ClientQueue, MaxUpload: l.UploadSize.Bytes(), Quota: l.UploadQuota.Bytes(),
 	})
 	rooms := muc.New(muc.Config{
