@@ -63,6 +63,7 @@ type Carrier struct {
 
 	mu     sync.Mutex
 	links  map[stream.Pair]*link
+	back   returns
 	closed bool
 
 	pings   pings

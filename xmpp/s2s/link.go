@@ -195,7 +195,9 @@ func (l *link) open(item cargo) (*line, error) {
 	if l.line != nil && l.line.up() {
 		return l.line, nil
 	}
-	l.line = nil
+	if l.line = l.c.returning(l.pair); l.line != nil {
+		return l.line, nil
+	}
 	switch {
 	case l.c.ctx.Err() != nil:
 		return nil, errClosing
@@ -241,24 +243,20 @@ func (c *Carrier) dial(pair stream.Pair) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetIdleTimeout(0) // stanzas never come this way; how long it stays is the link's to say
+	conn.SetIdleTimeout(0) // how long it stays is the link's to say
 	ln := &line{Conn: conn, ended: make(chan struct{})}
 	c.wg.Go(func() { ln.watch(c) })
 	c.log.Debug("opened a stream to another server", "local", pair.Local, "remote", pair.Remote, "mechanism", conn.Mechanism())
 	return ln, nil
 }
 
-// watch waits for the end of the stream.
+// watch reads what comes back on the stream, until it ends.
 func (ln *line) watch(c *Carrier) {
-	for {
-		if _, err := ln.Next(context.Background()); err != nil {
-			ln.why = err
-			close(ln.ended)
-			ln.Close(err)
-			c.log.Debug("a stream to another server has ended", "local", ln.LocalDomain(), "remote", ln.RemoteDomain(), "err", err)
-			return
-		}
-	}
+	err := c.read(context.Background(), ln.Conn, nil)
+	ln.why = err
+	close(ln.ended)
+	ln.Close(err)
+	c.log.Debug("a stream to another server has ended", "local", ln.LocalDomain(), "remote", ln.RemoteDomain(), "err", err)
 }
 
 func (ln *line) up() bool {

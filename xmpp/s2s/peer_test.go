@@ -30,6 +30,7 @@ type peer struct {
 // newPeer makes a server that hands what it gets to take, and ends the stream if that returns false.
 func newPeer(t testing.TB, w *world, domain string, take func(p *peer, st *element.Element) bool) *peer {
 	p := &peer{t: t, fed: federation(t, w, domain), domain: domain, got: make(chan *element.Element, 1000)}
+	p.fed.OneWay = true
 	p.fed.Hosted = func(d string) bool { return d == domain }
 	p.fed.Handle = func(ctx context.Context, c *stream.Conn) {
 		for {

@@ -79,7 +79,7 @@ pidfile = %[2]q
 log = { debug = %[3]q }
 unbound = { resolvconf = false, hoststxt = false, forward = "127.0.0.1@%[4]d",
   options = { ["local-zone:"] = "test. transparent", ["do-not-query-localhost:"] = "no" } }
-modules_enabled = { "roster", "saslauth", "tls", "disco", "ping", "offline", "s2s_auth_certs" }
+modules_enabled = { "roster", "saslauth", "tls", "disco", "ping", "offline", "s2s_auth_certs", "s2s_bidi" }
 modules_disabled = { "s2s_auth_dane_in" }
 interfaces = { "127.0.0.1" }
 c2s_ports = {}

@@ -21,9 +21,24 @@ const (
 	hearAgain   = 30 * time.Second // between two words to the outbox that a server is there
 )
 
-// handle reads one inbound stream: [stream.Federation.Handle]. Each stanza is dealt with before the next one is read.
+// handle reads one inbound stream: [stream.Federation.Handle].
 func (c *Carrier) handle(ctx context.Context, conn *stream.Conn) {
-	heard := map[string]time.Time{}
+	ln := &line{Conn: conn, ended: make(chan struct{}), shared: true}
+	err := c.read(ctx, conn, func(pair stream.Pair) {
+		if conn.Returns(pair) {
+			c.offer(pair, ln)
+		}
+	})
+	c.withdraw(ln)
+	ln.why = err
+	close(ln.ended)
+	conn.Close(err)
+}
+
+// read reads stanzas until the stream ends, and returns why. Each is dealt with before the next one is read. met, which may be nil, is
+// told now and then between whom there are stanzas.
+func (c *Carrier) read(ctx context.Context, conn *stream.Conn, met func(stream.Pair)) error {
+	heard := map[stream.Pair]time.Time{}
 	for {
 		st, err := conn.Next(ctx)
 		if err != nil {
@@ -32,12 +47,10 @@ func (c *Carrier) handle(ctx context.Context, conn *stream.Conn) {
 			} else if !errors.Is(err, io.EOF) {
 				c.log.Debug("a stream of another server has ended", "remote", conn.RemoteDomain(), "err", err)
 			}
-			conn.Close(err)
-			return
+			return err
 		}
 		if st.Name.Space != translate.NSClient {
-			conn.Close(stream.Errorf(stream.UnsupportedStanzaType, ""))
-			return
+			return stream.Errorf(stream.UnsupportedStanzaType, "")
 		}
 		from, err1 := translate.ParseJID(st.Attr("from"))
 		to, err2 := translate.ParseJID(st.Attr("to"))
@@ -45,13 +58,14 @@ func (c *Carrier) handle(ctx context.Context, conn *stream.Conn) {
 			c.cfg.Count.Count("s2s_dropped", "malformed")
 			continue
 		}
-		if time.Since(heard[from.Domain]) > hearAgain {
-			heard[from.Domain] = time.Now()
+		if pair := (stream.Pair{Local: to.Domain, Remote: from.Domain}); time.Since(heard[pair]) > hearAgain {
+			if heard[pair] = time.Now(); met != nil {
+				met(pair)
+			}
 			c.hub.Reachable(hub.Destination{Network: core.XMPP, Dest: from.Domain})
 		}
 		if err := c.cfg.Guard.Refuses(from.Domain); err != nil {
-			conn.Close(stream.Errorf(stream.PolicyViolation, "%s", err.(*translate.Error).Text)) //nolint:errorlint // it has no other
-			return
+			return stream.Errorf(stream.PolicyViolation, "%s", err.(*translate.Error).Text) //nolint:errorlint // it has no other
 		}
 		if c.cfg.Guard.Wait(ctx, guard.ServerStanzas, guard.Organisation(from.Domain)) != nil {
 			continue // ctx has ended: what was read last was not answered

@@ -39,7 +39,7 @@ var (
 )
 
 // Dial opens a stream on which stanzas from a domain of ours to another server's domain may be sent at once. Both names are
-// normalised ones. Somebody must call Next until it fails, to learn of errors and of the end; it never gives a stanza.
+// normalised ones. Somebody must call Next until it fails, to learn of errors and of the end, and for stanzas that come back.
 //
 // spec: RFC 6120 §3.2
 // spec: RFC 6120 §13.7.2
@@ -208,6 +208,9 @@ func (f *Federation) authenticate(ctx context.Context, c *Conn, pair Pair, offer
 	external := slices.ContainsFunc(offer.Child(NSSASL, "mechanisms").ChildrenNamed("", "mechanism"),
 		func(m *element.Element) bool { return m.Text() == "EXTERNAL" })
 	c.s2s.multiplex = offer.Child(nsDialbackFeature, "dialback").Child("", "errors") != nil
+	if err := c.askBidi(pair, offer); err != nil {
+		return err
+	}
 	if external {
 		done, err := c.external(ctx, pair)
 		if done || err != nil {
@@ -266,17 +269,19 @@ func (c *Conn) external(ctx context.Context, pair Pair) (bool, error) {
 	return true, nil
 }
 
-// inspectOutbound takes answers to our dialback. Stanzas do not come this way, since the peer has not authenticated to us as the
-// one who opened a stream must.
+// inspectOutbound takes answers to our dialback, and stanzas that come back where both sides agreed to that.
 func (c *Conn) inspectOutbound(el *element.Element) (*element.Element, error) {
 	switch el.Name.Space {
 	case NSDialback:
+		if el.Name.Local == "result" && el.Attr("type") == "" && c.s2s.bidi {
+			return nil, c.refuseBack(el)
+		}
 		if el.Name.Local != "result" || el.Attr("type") == "" {
 			return nil, Errorf(PolicyViolation, "dialback in the wrong direction")
 		}
 		return nil, c.takeResult(el)
 	case NSServer:
-		return nil, Errorf(NotAuthorized, "stanzas do not come back on this stream")
+		return c.returned(el)
 	case "", NSClient, NSStream, NSTLS, NSSASL:
 		return nil, Errorf(InvalidNamespace, "not expected here")
 	}

@@ -34,6 +34,8 @@ type s2sState struct {
 	verifying map[Pair]bool       // inbound: keys that the authoritative server is being asked about
 	asked     map[Pair]chan error // outbound: keys that we sent and that were not answered
 	multiplex bool                // outbound: the peer can refuse a pair and keep the stream
+	bidi      bool                // stanzas go in both directions
+	back      Pair                // outbound: between which they come back
 }
 
 // Authorized says whether stanzas between these domains may pass: on an inbound stream the peer has proved to be pair.Remote, on an

@@ -10,13 +10,12 @@ import (
 	"net"
 	"slices"
 
-	"mellium.im/xmpp/jid"
 	"parley/xmpp/element"
 )
 
 // Federation serves and opens streams between servers. Set the fields before first use and leave them alone after it.
 //
-// A stream carries stanzas in one direction, from the server that opened it. Each pair of domains on it is authorised on its own:
+// A stream carries stanzas from the server that opened it, and to it where both sides agree (see Conn.Returns). Each pair of domains on it is authorised on its own:
 // by a certificate, or by Server Dialback if that is allowed.
 type Federation struct {
 	// Hosted says whether a domain is served here. It gets normalised names.
@@ -32,6 +31,8 @@ type Federation struct {
 	AllowDialback bool
 	// AllowPlaintext does without TLS where the peer has none. It is for closed networks.
 	AllowPlaintext bool
+	// OneWay keeps stanzas from going both ways on one stream.
+	OneWay bool
 	// Resolver finds servers; nil means net.DefaultResolver.
 	Resolver Resolver
 	// Dialer connects to an IP address and port. Which networks may be reached is decided there. Nil means a plain net.Dialer.
@@ -105,6 +106,7 @@ type inbound struct {
 var inboundTable = map[xml.Name]func(in *inbound, el *element.Element) error{
 	{Space: NSTLS, Local: "starttls"}:    (*inbound).startTLS,
 	{Space: NSSASL, Local: "auth"}:       (*inbound).auth,
+	{Space: nsBidi, Local: "bidi"}:       (*inbound).enableBidi,
 	{Space: NSDialback, Local: "result"}: func(in *inbound, el *element.Element) error { return in.c.receiveResult(el) },
 	{Space: NSDialback, Local: "verify"}: func(in *inbound, el *element.Element) error { return in.c.answerVerify(el) },
 }
@@ -176,6 +178,9 @@ func (in *inbound) features() *element.Element {
 			return out
 		}
 	}
+	if in.c.tlsConn() != nil && in.c.Mechanism() == "" && !in.f.OneWay {
+		out.Add(nsBidiFeature, "bidi")
+	}
 	remote := in.c.RemoteDomain()
 	proven := remote != "" && in.f.proves(in.c, remote) == nil
 	if proven && in.c.Mechanism() == "" {
@@ -215,27 +220,12 @@ func (in *inbound) inspect(el *element.Element) (*element.Element, error) {
 }
 
 // checkAddresses refuses stanzas that are not from and to domains of an authorised pair.
-//
-// spec: RFC 6120 §8.1.1.2
-// spec: RFC 6120 §8.1.2.2
 func (in *inbound) checkAddresses(el *element.Element) error {
-	if el.Attr("from") == "" || el.Attr("to") == "" {
-		return Errorf(ImproperAddressing, "a stanza between servers needs both addresses")
-	}
-	from, err := jid.Parse(el.Attr("from"))
-	if err != nil {
-		return Errorf(ImproperAddressing, "the sender's address is malformed")
-	}
-	to, err := jid.Parse(el.Attr("to"))
-	if err != nil {
-		return Errorf(ImproperAddressing, "the recipient's address is malformed")
-	}
-	local, _ := normalDomain(to.Domainpart())
-	remote, _ := normalDomain(from.Domainpart())
-	if in.c.Authorized(Pair{Local: local, Remote: remote}) {
-		return nil
-	}
-	if !in.f.Hosted(local) {
+	pair, err := pairOfStanza(el)
+	switch {
+	case err != nil || in.c.Authorized(pair):
+		return err
+	case !in.f.Hosted(pair.Local):
 		return Errorf(HostUnknown, "not served here")
 	}
 	return Errorf(InvalidFrom, "this stream is not authorised for the two domains")
