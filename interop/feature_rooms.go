@@ -158,7 +158,7 @@ func invitation(ctx context.Context, s *Session) (Outcome, error) {
 		return Outcome{}, err
 	}
 	invited, err := watch.For(ctx, "the invitation", func(e *Event) bool {
-		by := e.From == s.A.Address.String() || e.From == "" && e.Nick == s.A.Address.Local
+		by := e.From == s.A.Address.String() || e.From == "" && e.Nick == s.A.Address.Local || room.holds(e.From, s.A)
 		return e.Event == "invite" && by
 	})
 	if err != nil {

@@ -26,6 +26,8 @@ var counters = []struct {
 	{"reports", "Reports on messages to their senders.", []string{"stage", "network"}},
 	{"limited", "What was refused or slowed down, by the name of the limit in [limits].", []string{"limit"}},
 	{"s2s_unconfirmed", "Deliveries taken for accepted without the other XMPP server's word.", nil},
+	{"foreign_entered", "Attempts to enter rooms of other XMPP servers.", []string{"outcome"}},
+	{"foreign_dropped", "What rooms of other XMPP servers sent that was dropped.", []string{"why"}},
 	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},
 	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
 }

@@ -22,7 +22,14 @@ func (s *Service) Invited(ctx context.Context, account, by core.Address, inv tra
 	if err != nil {
 		return err
 	}
-	return o.do(ctx, func(then func(error)) { o.invited(by, inv, then) })
+	o.later(func() { // whoever brought it also brings what the room answers, and cannot wait
+		o.invited(by, inv, func(err error) {
+			if err != nil {
+				s.Log.Warn("showing an invitation", "room", o.room.String(), "err", err)
+			}
+		})
+	})
+	return nil
 }
 
 // Look implements [hub.Remote].
