@@ -29,9 +29,12 @@ func (s *Session) news(ctx context.Context, n hub.News) error {
 	case hub.BlockNews:
 		s.blockNews(n)
 	case hub.ReportNews:
+		if err := s.elsewhereNews(ctx, n); err != nil {
+			return err
+		}
 		s.reportNews(n)
 	case hub.PokeNews:
-		s.pepNews(n)
+		return s.pepNews(ctx, n)
 	case hub.BehindNews:
 		s.fail(errBehind)
 	case hub.ProfileNews:
@@ -55,7 +58,12 @@ func (s *Session) servicesNews(ctx context.Context, n hub.News) error {
 // roomNews passes news of a room to the service that serves it, and keeps the bookmarks.
 func (s *Session) roomNews(ctx context.Context, n hub.EventNews) error {
 	if c, ok := n.Event.Content.(core.Membership); ok && c.Target == s.account {
-		s.bookmarkNews(n, c)
+		if err := s.bookmarkNews(ctx, n, c); err != nil {
+			return err
+		}
+	}
+	if n.Conv.Authority == core.Elsewhere {
+		return s.elsewhereNews(ctx, n)
 	}
 	return s.servicesNews(ctx, n)
 }
@@ -331,6 +339,9 @@ func (d *displayed) has(e *core.Event) (bool, error) {
 // spec: XEP-0333 §4
 // spec: XEP-0184 §5
 func (s *Session) readingNews(ctx context.Context, n hub.ReadingNews) error {
+	if err := s.displayedNews(ctx, n); err != nil {
+		return err
+	}
 	if !s.Available() || n.Own && (n.From == s.ID() || n.Reading.Stage != core.StageDisplayed) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
 	"parley/xmpp/translate"
+	"parley/xmpp/vcard"
 )
 
 // serverFeatures are what a domain of ours offers, in the order of their bytes.
@@ -18,12 +19,18 @@ var serverFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsPing, 
 
 // accountFeatures are what the server offers on behalf of an account.
 var accountFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsVCard, translate.NSMAM, translate.NSMAM+"#extended", translate.NSSID,
-	translate.NSRetract+"#tombstone", nsBlocking, "urn:xmpp:bookmarks:1#compat", "urn:xmpp:pep-vcard-conversion:0",
+	translate.NSRetract+"#tombstone", nsBlocking, "urn:xmpp:bookmarks:1#compat", "urn:xmpp:bookmarks:1#compat-pep", "urn:xmpp:bookmarks-conversion:0",
+	vcard.NS4, nsAssist, "urn:xmpp:pep-vcard-conversion:0",
 	nsPush, nsPubSub+"#publish", nsPubSub+"#access-presence", nsPubSub+"#access-open", nsPubSub+"#access-whitelist", nsPubSub+"#auto-create",
 	nsPubSub+"#auto-subscribe", nsPubSub+"#filtered-notifications", nsPubSub+"#last-published", nsPubSub+"#persistent-items",
 	nsPubSub+"#publish-options", nsPubSub+"#retrieve-items", nsPubSub+"#retract-items", nsPubSub+"#item-ids", nsPubSub+"#multi-items",
 	nsPubSub+"#delete-nodes", nsPubSub+"#purge-nodes", nsPubSub+"#config-node", nsPubSub+"#config-node-max", nsPubSub+"#create-nodes",
-	nsPubSub+"#create-and-configure", nsPubSub+"#presence-notifications")
+	nsPubSub+"#create-and-configure", nsPubSub+"#presence-notifications",
+	nsPubSub+"#access-authorize", nsPubSub+"#access-roster", nsPubSub+"#instant-nodes",
+	nsPubSub+"#manage-subscriptions", nsPubSub+"#member-affiliation", nsPubSub+"#meta-data", nsPubSub+"#modify-affiliations",
+	nsPubSub+"#outcast-affiliation", nsPubSub+"#publisher-affiliation", nsPubSub+"#publish-only-affiliation",
+	nsPubSub+"#retrieve-affiliations", nsPubSub+"#retrieve-default", nsPubSub+"#retrieve-subscriptions", nsPubSub+"#rsm",
+	nsPubSub+"#subscribe", nsPubSub+"#subscription-notifications")
 
 func sorted(s ...string) []string {
 	slices.Sort(s)
@@ -94,8 +101,8 @@ func (q *question) accountInfo() (answer, error) {
 	if info, ok, err := q.commandInfo(); ok {
 		return info, err
 	}
-	if q.payload.Attr("node") != "" {
-		return nil, translate.Fail(translate.ItemNotFound, "")
+	if node := q.payload.Attr("node"); node != "" {
+		return q.nodeInfo(node)
 	}
 	ids := [][3]string{{"account", "registered", ""}, {"pubsub", "pep", ""}}
 	if q.own() {
@@ -105,7 +112,7 @@ func (q *question) accountInfo() (answer, error) {
 		return nil, errNobody
 	}
 	return discoInfo("", ids, slices.DeleteFunc(slices.Clone(accountFeatures), func(f string) bool {
-		return strings.HasPrefix(f, translate.NSMAM) || f == nsBlocking
+		return strings.HasPrefix(f, translate.NSMAM) || f == nsBlocking || f == nsAssist
 	})), nil
 }
 
@@ -116,13 +123,19 @@ func (q *question) accountItems() (answer, error) {
 	if items, ok := q.commandItems(); ok {
 		return items, nil
 	}
+	if node := q.payload.Attr("node"); node != "" {
+		return q.nodeItemNames(node)
+	}
 	nodes, err := q.readableNodes()
 	if err != nil {
 		return nil, err
 	}
 	items := element.New(nsDiscoItems, "query")
-	for _, n := range nodes {
-		items.Add("", "item").SetAttr("jid", q.to.String()).SetAttr("node", n)
+	for _, n := range sortedNames(nodes) {
+		item := items.Add("", "item").SetAttr("jid", q.to.String()).SetAttr("node", n)
+		if t := nodes[n].Title; t != "" {
+			item.SetAttr("name", t)
+		}
 	}
 	return items, nil
 }

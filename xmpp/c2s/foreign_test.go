@@ -78,7 +78,9 @@ func TestEventingReachesOtherServers(t *testing.T) {
 		s.C2S.ForeignPresence(ctx, presence)
 	}
 	arrive()
-	asked := out.next(t, func(st *element.Element) bool { return st.Name.Local == "iq" })
+	asked := out.next(t, func(st *element.Element) bool {
+		return st.Child("http://jabber.org/protocol/disco#info", "query") != nil
+	})
 	answer := func(from string) {
 		s.C2S.Deliver(ctx, stanza(t, "<iq xmlns='jabber:client' type='result' id='"+asked.Attr("id")+"' from='"+from+"' to='alice@example.org'>"+
 			"<query xmlns='http://jabber.org/protocol/disco#info'><identity category='client' type='phone'/><feature var='urn:devices+notify'/></query></iq>"))

@@ -22,7 +22,15 @@ func (s *Session) message(ctx context.Context, st *element.Element) error {
 			return translate.Fail(translate.JIDMalformed, "")
 		}
 	}
-	if svc, ok := s.srv.service(to.Domain); ok {
+	if err := s.assist(ctx, st); err != nil {
+		return err
+	}
+	if to == s.jid.Bare() {
+		if answered, err := s.approval(ctx, st); answered || err != nil {
+			return err
+		}
+	}
+	if svc, ok := s.serves(st, to); ok {
 		return svc.Stanza(ctx, s, st)
 	}
 	typ := st.Attr("type")

@@ -272,7 +272,7 @@ carol sends:
 carol receives:
   <iq type='result' id='i2'/>
 bob sends:
-  <iq type='set' id='p3'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:friends-only'><item/></publish></pubsub></iq>
+  <iq type='set' id='p3'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:friends-only'><item><list xmlns='urn:devices'/></item></publish></pubsub></iq>
 bob receives:
   <iq type='result' id='p3'/>
 carol sends:

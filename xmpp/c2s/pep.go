@@ -1,427 +1,394 @@
 package c2s
 
 import (
+	"errors"
 	"slices"
 	"strconv"
-	"time"
 
-	"parley/core"
 	"parley/hub"
-	"parley/store"
-	"parley/store/hubstore"
 	"parley/xmpp/element"
+	"parley/xmpp/pep"
 	"parley/xmpp/translate"
 )
 
-// The nodes that mean something to the server.
-const (
-	nsBookmarks  = "urn:xmpp:bookmarks:1"            // XEP-0402
-	nodeNick     = "http://jabber.org/protocol/nick" // XEP-0172
-	nodeAvatar   = "urn:xmpp:avatar:metadata"        // XEP-0084
-	nodePicture  = "urn:xmpp:avatar:data"
-	nodeConfigNS = nsPubSub + "#node_config"
-	publishNS    = nsPubSub + "#publish-options"
-)
+const publishNS = nsPubSub + "#publish-options"
 
-func pubsubError(c translate.Condition, name string) error {
-	return &translate.Error{Condition: c, Extra: element.New(nsPubSubErr, name)}
+// reader is who wants something of the account's nodes.
+func (q *question) reader() pep.Asker { return pep.Asker{Who: q.who, JID: q.from} }
+
+// pepTable is what can be asked and done in each namespace of publishing and subscribing.
+var pepTable map[what]func(*question, *element.Element) (answer, error)
+
+func init() {
+	pepTable = map[what]func(*question, *element.Element) (answer, error){
+		{nsPubSub, "items", "get"}:            (*question).pepItems,
+		{nsPubSub, "subscriptions", "get"}:    (*question).mySubscriptions,
+		{nsPubSub, "affiliations", "get"}:     (*question).myAffiliations,
+		{nsPubSub, "options", "get"}:          (*question).subscriptionOptions,
+		{nsPubSub, "options", "set"}:          (*question).subscriptionOptions,
+		{nsPubSub, "publish", "set"}:          (*question).publish,
+		{nsPubSub, "retract", "set"}:          (*question).retract,
+		{nsPubSub, "create", "set"}:           (*question).create,
+		{nsPubSub, "subscribe", "set"}:        (*question).subscribe,
+		{nsPubSub, "unsubscribe", "set"}:      (*question).unsubscribe,
+		{nsPubSubOwn, "default", "get"}:       (*question).defaultForm,
+		{nsPubSubOwn, "configure", "get"}:     (*question).configForm,
+		{nsPubSubOwn, "affiliations", "get"}:  (*question).nodeAffiliations,
+		{nsPubSubOwn, "subscriptions", "get"}: (*question).nodeSubscriptions,
+		{nsPubSubOwn, "configure", "set"}:     (*question).configure,
+		{nsPubSubOwn, "delete", "set"}:        (*question).deleteNode,
+		{nsPubSubOwn, "purge", "set"}:         (*question).purge,
+		{nsPubSubOwn, "affiliations", "set"}:  (*question).setAffiliations,
+		{nsPubSubOwn, "subscriptions", "set"}: (*question).setSubscriptions,
+	}
 }
 
-// pepGet answers requests for items, of anybody who has access.
-//
-// spec: XEP-0060 §6.5
-func (q *question) pepGet() (answer, error) {
-	items := q.payload.Child("", "items")
-	if items == nil {
-		return nil, translate.Fail(translate.FeatureNotImplemented, "")
-	}
+// pep finds what is asked of an account's nodes.
+func (q *question) pep() (answer, error) {
 	if q.account.IsZero() || !q.account.IsLocal() {
 		return nil, errNobody
 	}
-	node := items.Attr("node")
-	if node == "" {
-		return nil, pubsubError(translate.BadRequest, "nodeid-required")
+	for _, c := range q.payload.Elements() {
+		if h := pepTable[what{q.payload.Name.Space, c.Name.Local, q.iq.Attr("type")}]; h != nil && c.Name.Space == q.payload.Name.Space {
+			return h(q, c)
+		}
 	}
-	var found []pepItem
-	err := q.srv.Hub.Read(q.ctx, func(v hub.View) error {
-		c, exists, err := q.node(v, node)
-		if err != nil {
-			return err
+	return nil, pep.Unsupported(unsupportedFeature(q.payload.First()))
+}
+
+// named is the node that a request names.
+func named(c *element.Element) (string, error) {
+	node := c.Attr("node")
+	switch {
+	case node == "":
+		return "", pep.Fail(translate.BadRequest, "nodeid-required")
+	case len(node) > pep.MaxNodeName:
+		return "", translate.Fail(translate.NotAcceptable, "a node has a name of at most 1023 bytes")
+	}
+	return node, nil
+}
+
+// node reads the configuration of one of the account's nodes; those that the server makes up exist always. One who does not see the
+// account cannot tell from what is not there whether there is such an account.
+func (q *question) node(v hub.View, node string) (pep.Config, error) {
+	c, found, err := pep.ReadNode(v, q.account, node)
+	if err != nil || found {
+		return c, err
+	}
+	if !q.own() {
+		contact, err := v.Contact(q.account, q.who)
+		if errors.Is(err, hub.ErrNone) || err == nil && !contact.Sees {
+			return c, errNobody
+		} else if err != nil {
+			return c, err
 		}
-		if !exists {
-			return translate.Fail(translate.ItemNotFound, "")
+	}
+	if made, ok := madeNodes[node]; ok {
+		return made.config, nil
+	}
+	return c, translate.Fail(translate.ItemNotFound, "there is no such node")
+}
+
+// owned is node for those who may configure it.
+func (q *question) owned(v hub.View, node string) (pep.Config, error) {
+	c, err := q.node(v, node)
+	if err == nil {
+		err = pep.MayOwn(v, q.account, node, q.reader())
+	}
+	return c, err
+}
+
+// maxAnswer bounds the bytes of the items in one answer; RSM gets at the rest.
+const maxAnswer = 1 << 20
+
+// pepItems answers requests for items, of anybody who has access.
+//
+// spec: XEP-0060 §6.5
+func (q *question) pepItems(asked *element.Element) (answer, error) {
+	node, err := named(asked)
+	if err != nil {
+		return nil, err
+	}
+	page, err := readPage(q.payload.Child(nsRSM, "set"), asked.Attr("max_items"))
+	if err != nil {
+		return nil, err
+	}
+	var found []pep.Item
+	err = q.srv.Hub.Read(q.ctx, func(v hub.View) error {
+		c, err := q.node(v, node)
+		if err == nil {
+			err = pep.MayRead(v, q.account, node, c, q.reader())
 		}
-		if err := q.access(v, c); err != nil {
-			return err
+		if err == nil {
+			found, err = q.srv.nodeItems(q.ctx, v, q.account, node, pep.MaxItems)
 		}
-		found, err = q.items(v, node, items)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	if node == nsStorage && q.own() {
+		q.s.shownBookmarks(found)
+	}
+	if wanted := asked.ChildrenNamed("", "item"); len(wanted) > 0 {
+		found = slices.DeleteFunc(found, func(it pep.Item) bool {
+			return !slices.ContainsFunc(wanted, func(w *element.Element) bool { return w.Attr("id") == it.ID })
+		})
+	}
+	items, set, err := page.of(found)
 	if err != nil {
 		return nil, err
 	}
 	out := element.New(nsPubSub, "pubsub")
 	list := out.Add("", "items").SetAttr("node", node)
-	for _, it := range found {
-		list.Append(itemElement(nsPubSub, it, q.own()))
+	for _, it := range items {
+		list.Append(itemElement(nsPubSub, it, q.own(), false))
 	}
-	return out, nil
+	return out.Append(set), nil
 }
 
-// node reads the configuration of one of the account's nodes; those that the server makes up exist always.
-func (q *question) node(v hub.View, node string) (nodeConfig, bool, error) {
-	c, found, err := readNode(hubstore.Querier(v), q.account, node)
-	if err == nil && !found && (node == nsBookmarks || node == nodeAvatar || node == nodePicture || node == nodeNick) {
-		return defaultConfig(node), true, nil
-	}
-	return c, found, err
+// itemsPage is which part of a node's items is wanted.
+type itemsPage struct {
+	max           int // below zero: no bound
+	after, before *string
+	most          int  // the latest so many; zero is all
+	set           bool // by RSM
 }
 
-// items reads those of a node's items that were asked for.
-func (q *question) items(v hub.View, node string, asked *element.Element) ([]pepItem, error) {
-	most := maxPEPItems
-	if n, err := strconv.Atoi(asked.Attr("max_items")); err == nil && n > 0 {
-		most = min(n, most)
-	}
-	all, err := q.srv.nodeItems(q.ctx, v, q.account, node, most)
-	if err != nil {
-		return nil, err
-	}
-	wanted := asked.ChildrenNamed("", "item")
-	if len(wanted) == 0 {
-		return all, nil
-	}
-	return slices.DeleteFunc(all, func(it pepItem) bool {
-		return !slices.ContainsFunc(wanted, func(w *element.Element) bool { return w.Attr("id") == it.ID })
-	}), nil
-}
-
-// access refuses those who may not read.
+// readPage reads what RSM and max_items ask for.
 //
-// spec: XEP-0060 §4.5
-func (q *question) access(v hub.View, c nodeConfig) error {
-	if q.own() || c.Access == accessOpen {
-		return nil
-	}
-	if c.Access == accessPresence {
-		contact, err := v.Contact(q.account, q.who)
-		if err == nil && contact.Sees {
-			return nil
+// spec: XEP-0059 §2
+// spec: XEP-0060 §6.5.4
+func readPage(set *element.Element, most string) (p itemsPage, err error) {
+	p.max = -1
+	if most != "" {
+		if p.most, err = strconv.Atoi(most); err != nil || p.most < 1 {
+			return p, translate.Fail(translate.BadRequest, "max_items is a number from 1")
 		}
-		return pubsubError(translate.NotAuthorizedError, "presence-subscription-required")
 	}
-	return pubsubError(translate.NotAllowed, "closed-node")
+	if set == nil {
+		return p, nil
+	}
+	p.set = true
+	if m := set.Child("", "max"); m != nil {
+		if p.max, err = strconv.Atoi(m.Text()); err != nil || p.max < 0 {
+			return p, translate.Fail(translate.BadRequest, "max is a number")
+		}
+	}
+	for name, to := range map[string]**string{"after": &p.after, "before": &p.before} {
+		if el := set.Child("", name); el != nil {
+			text := el.Text()
+			*to = &text
+		}
+	}
+	return p, nil
 }
 
-// readableNodes lists the nodes that the asker may read.
-func (q *question) readableNodes() ([]string, error) {
-	var out []string
-	err := q.srv.Hub.Read(q.ctx, func(v hub.View) error {
-		all, err := readNodes(hubstore.Querier(v), q.account)
-		for node, c := range all {
-			if q.access(v, c) == nil {
-				out = append(out, node)
-			}
+// of cuts the page out of all items, which are oldest first; set is nil where the answer is whole and RSM was not asked for.
+func (p itemsPage) of(all []pep.Item) (items []pep.Item, set *element.Element, err error) {
+	if p.most > 0 && len(all) > p.most {
+		all = all[len(all)-p.most:]
+	}
+	lo, hi := 0, len(all)
+	at := func(id string) int { return slices.IndexFunc(all, func(it pep.Item) bool { return it.ID == id }) }
+	backwards := p.before != nil
+	if p.after != nil {
+		i := at(*p.after)
+		if i < 0 {
+			return nil, nil, translate.Fail(translate.ItemNotFound, "there is no such item")
 		}
-		return err
-	})
-	slices.Sort(out)
-	return out, err
+		lo = i + 1
+	}
+	if p.before != nil && *p.before != "" {
+		if hi = at(*p.before); hi < 0 {
+			return nil, nil, translate.Fail(translate.ItemNotFound, "there is no such item")
+		}
+	}
+	backwards = backwards || !p.set // what is left out are the oldest
+	size, n := 0, 0
+	for ; lo+n < hi && (p.max < 0 || n < p.max); n++ {
+		i := lo + n
+		if backwards {
+			i = hi - 1 - n
+		}
+		size += len(element.Marshal(all[i].Payload))
+		if size > maxAnswer && n > 0 {
+			break
+		}
+	}
+	first := lo
+	if backwards {
+		first = max(lo, hi-n)
+	}
+	items = all[first : first+n]
+	if !p.set && n == len(all) {
+		return items, nil, nil
+	}
+	set = element.New(nsRSM, "set")
+	if n > 0 {
+		set.Append(element.NewText(nsRSM, "first", items[0].ID).SetAttr("index", strconv.Itoa(first)), element.NewText(nsRSM, "last", items[n-1].ID))
+	}
+	return items, set.Append(element.NewText(nsRSM, "count", strconv.Itoa(len(all)))), nil
 }
 
-func itemElement(ns string, it pepItem, publisher bool) *element.Element {
+func itemElement(ns string, it pep.Item, publisher, bare bool) *element.Element {
 	el := element.New(ns, "item").SetAttr("id", it.ID)
 	if publisher && it.Publisher != "" {
 		el.SetAttr("publisher", it.Publisher)
 	}
+	if bare {
+		return el
+	}
 	return el.Append(it.Payload)
 }
 
-// pepSet publishes, retracts and creates, for the account itself.
-func (q *question) pepSet() (answer, error) {
-	if !q.own() {
-		return nil, translate.Fail(translate.ForbiddenError, "")
-	}
-	for _, c := range q.payload.Elements() {
-		switch c.Name.Local {
-		case "publish":
-			return q.publish(c)
-		case "retract":
-			return q.retract(c)
-		case "create":
-			return q.create(c)
-		}
-	}
-	return nil, translate.Fail(translate.FeatureNotImplemented, "")
-}
-
-// publish puts items on a node, which is made if there is none.
-//
-// spec: XEP-0060 §7.1
-// spec: XEP-0163 §3
-func (q *question) publish(p *element.Element) (answer, error) {
-	node := p.Attr("node")
-	items, err := q.newItems(p)
-	if err != nil {
-		return nil, err
-	}
-	var options form
-	if x := q.payload.Child("", "publish-options").Child(nsData, "x"); x != nil {
-		var ok bool
-		if options, ok = readForm(x, publishNS); !ok {
-			return nil, translate.Fail(translate.BadRequest, "these are no publish options")
-		}
-	}
-	ev := &pepEvent{Account: q.account, Node: node, Items: items}
-	err = q.srv.Hub.Write(q.ctx, func(tx hub.Tx) error {
-		c, found, err := readNode(hubstore.Tx(tx), q.account, node)
-		if err != nil {
+// readableNodes lists the nodes that the asker may read.
+func (q *question) readableNodes() (map[string]pep.Config, error) {
+	var all map[string]pep.Config
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) (err error) {
+		if all, err = pep.ReadNodes(v, q.account); err != nil {
 			return err
 		}
-		if !found {
-			if c, err = defaultConfig(node).with(options); err == nil {
-				err = createNode(hubstore.Tx(tx), q.account, node, c)
-			}
-		} else {
-			err = c.meets(options)
-		}
-		if err != nil {
-			return err
-		}
-		for _, it := range items {
-			if err := writeItem(tx, q.account, node, c, it); err != nil {
+		for node, c := range all {
+			if err := pep.MayRead(v, q.account, node, c, q.reader()); isStanzaError(err) {
+				delete(all, node)
+			} else if err != nil {
 				return err
 			}
 		}
-		ev.Access = c.Access
-		return q.announce(tx, ev)
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := q.published(node, items); err != nil {
-		return nil, err
-	}
-	out := element.New(nsPubSub, "pubsub")
-	list := out.Add("", "publish").SetAttr("node", node)
-	for _, it := range items {
-		list.Add("", "item").SetAttr("id", it.ID)
-	}
-	return out, nil
+	return all, err
 }
 
-// newItems reads what is to be published.
-func (q *question) newItems(p *element.Element) ([]pepItem, error) {
-	if p.Attr("node") == "" {
-		return nil, pubsubError(translate.BadRequest, "nodeid-required")
-	}
-	var out []pepItem
-	for _, el := range p.ChildrenNamed("", "item") {
-		it := pepItem{ID: el.Attr("id"), Publisher: q.from.String(), Published: time.Now().UTC(), Payload: el.First()}
-		if it.ID == "" {
-			it.ID = core.NewToken()[:16]
-		}
-		if len(it.ID) > maxItemID || len(el.Elements()) > 1 {
-			return nil, pubsubError(translate.BadRequest, "invalid-payload")
-		}
-		out = append(out, it)
-	}
-	if len(out) == 0 || len(out) > 50 {
-		return nil, pubsubError(translate.BadRequest, "item-required")
-	}
-	return out, nil
-}
-
-// retract takes an item off a node.
+// nodeInfo describes a node to those who may read it.
 //
-// spec: XEP-0060 §7.2
-func (q *question) retract(p *element.Element) (answer, error) {
-	node, id := p.Attr("node"), p.Child("", "item").Attr("id")
-	if node == "" || id == "" {
-		return nil, pubsubError(translate.BadRequest, "item-required")
-	}
-	err := q.srv.Hub.Write(q.ctx, func(tx hub.Tx) error {
-		c, found, err := readNode(hubstore.Tx(tx), q.account, node)
-		if err != nil {
+// spec: XEP-0060 §5.4
+func (q *question) nodeInfo(node string) (answer, error) {
+	var c pep.Config
+	var owners []pep.Affiliated
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) (err error) {
+		if c, err = q.node(v, node); err != nil {
 			return err
 		}
-		if found {
-			found, err = deleteItem(hubstore.Tx(tx), q.account, node, id)
-		}
-		if err != nil {
+		if err = pep.MayRead(v, q.account, node, c, q.reader()); err != nil {
 			return err
 		}
-		if !found && node != nsBookmarks {
-			return translate.Fail(translate.ItemNotFound, "")
-		}
-		if notify := p.Attr("notify"); c.Silent && notify != "1" && notify != "true" {
-			return nil
-		}
-		return q.announce(tx, &pepEvent{Account: q.account, Node: node, Retracted: []string{id}, Access: c.Access})
-	})
-	if err == nil && node == nsBookmarks {
-		err = q.leaveBookmarked(id)
-	}
-	return nil, err
-}
-
-// create makes a node.
-//
-// spec: XEP-0060 §8.1
-func (q *question) create(p *element.Element) (answer, error) {
-	node := p.Attr("node")
-	var options form
-	if x := q.payload.Child("", "configure").Child(nsData, "x"); x != nil {
-		options, _ = readForm(x, nodeConfigNS)
-	}
-	return nil, q.srv.Hub.Write(q.ctx, func(tx hub.Tx) error {
-		_, found, err := readNode(hubstore.Tx(tx), q.account, node)
-		if err != nil {
-			return err
-		}
-		if found {
-			return translate.Fail(translate.ConflictError, "there is such a node")
-		}
-		c, err := defaultConfig(node).with(options)
-		if err != nil {
-			return err
-		}
-		return createNode(hubstore.Tx(tx), q.account, node, c)
-	})
-}
-
-// with is the configuration with what a form asks for.
-func (c nodeConfig) with(f form) (nodeConfig, error) {
-	if a := f.get("pubsub#access_model"); a != "" {
-		if a != accessOpen && a != accessPresence && a != accessWhitelist {
-			return c, pubsubError(translate.NotAcceptable, "unsupported-access-model")
-		}
-		c.Access = a
-	}
-	if m := f.get("pubsub#max_items"); m != "" {
-		n, err := strconv.Atoi(m)
-		if m == "max" {
-			n, err = maxPEPItems, nil
-		}
-		if err != nil || n < 1 {
-			return c, translate.Fail(translate.NotAcceptable, "max_items is a number or max")
-		}
-		c.MaxItems = min(n, maxPEPItems)
-	}
-	if s := f.get("pubsub#send_last_published_item"); s != "" {
-		c.SendLast = s
-	}
-	if f.has("pubsub#title") {
-		c.Title = f.get("pubsub#title")
-	}
-	c.Silent = !f.yes("pubsub#notify_retract", !c.Silent)
-	return c, nil
-}
-
-// meets says whether a node is configured as the publisher takes for granted.
-//
-// spec: XEP-0060 §7.1.5
-func (c nodeConfig) meets(f form) error {
-	want, err := c.with(f)
-	if err != nil {
+		owners, err = pep.Affiliations(v, q.account, node, translate.JID{})
 		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if want.Access != c.Access || want.MaxItems > c.MaxItems {
-		return pubsubError(translate.ConflictError, "precondition-not-met")
-	}
-	return nil
-}
-
-// form shows a configuration.
-func (c nodeConfig) form() *element.Element {
-	x := newForm("form", nodeConfigNS)
-	addField(x, "pubsub#title", "text-single", c.Title)
-	addOptions(addField(x, "pubsub#access_model", "list-single", c.Access), accessOpen, accessPresence, accessWhitelist)
-	addField(x, "pubsub#max_items", "text-single", strconv.Itoa(c.MaxItems))
-	addField(x, "pubsub#persist_items", "boolean", "1")
-	addField(x, "pubsub#deliver_payloads", "boolean", "1")
-	addOptions(addField(x, "pubsub#send_last_published_item", "list-single", c.SendLast), "never", "on_sub", "on_sub_and_presence")
-	silent := "1"
-	if c.Silent {
-		silent = "0"
-	}
-	addField(x, "pubsub#notify_retract", "boolean", silent)
-	return x
-}
-
-// pepOwnerGet shows how a node is configured.
-//
-// spec: XEP-0060 §8.2
-func (q *question) pepOwnerGet() (answer, error) {
-	c := q.payload.First()
-	out := element.New(nsPubSubOwn, "pubsub")
-	if c.Is(nsPubSubOwn, "default") {
-		out.Add("", "default").Append(defaultConfig("").form())
-		return out, nil
-	}
-	if !c.Is(nsPubSubOwn, "configure") {
-		return nil, translate.Fail(translate.FeatureNotImplemented, "")
-	}
-	err := q.srv.Hub.Read(q.ctx, func(v hub.View) error {
-		cfg, found, err := readNode(hubstore.Querier(v), q.account, c.Attr("node"))
-		if err == nil && !found {
-			err = translate.Fail(translate.ItemNotFound, "")
+	info := discoInfo(node, [][3]string{{"pubsub", "leaf", c.Title}}, []string{nsPubSub})
+	x := newForm("result", nsPubSub+"#meta-data")
+	jids := []string{q.srv.names.JID(q.account).String()}
+	for _, a := range owners {
+		if a.As == pep.Owner {
+			jids = append(jids, a.Who.String())
 		}
-		out.Add("", "configure").SetAttr("node", c.Attr("node")).Append(cfg.form())
+	}
+	addField(x, "pubsub#owner", "jid-multi", jids...)
+	for _, f := range c.Fields() {
+		switch f.Name {
+		case "pubsub#title", "pubsub#description", "pubsub#type", "pubsub#access_model", "pubsub#publish_model", "pubsub#max_items":
+			if len(f.Values) > 0 && f.Values[0] != "" {
+				addField(x, f.Name, f.Type, f.Values...)
+			}
+		}
+	}
+	return info.Append(x), nil
+}
+
+// nodeItemNames lists the items of a node.
+//
+// spec: XEP-0060 §5.5
+func (q *question) nodeItemNames(node string) (answer, error) {
+	out := element.New(nsDiscoItems, "query").SetAttr("node", node)
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) error {
+		c, err := q.node(v, node)
+		if err == nil {
+			err = pep.MayRead(v, q.account, node, c, q.reader())
+		}
+		if err != nil {
+			return err
+		}
+		items, err := q.srv.nodeItems(q.ctx, v, q.account, node, pep.MaxItems)
+		for _, it := range items {
+			out.Add("", "item").SetAttr("jid", q.to.String()).SetAttr("name", it.ID)
+		}
 		return err
 	})
 	return out, err
 }
 
-// pepOwnerSet configures, deletes and empties nodes.
+// mySubscriptions lists what the asker has subscribed to.
 //
-// spec: XEP-0060 §8
-func (q *question) pepOwnerSet() (answer, error) {
-	c := q.payload.First()
-	node := c.Attr("node")
-	do := map[string]func(tx hub.Tx, cfg nodeConfig) error{
-		"configure": func(tx hub.Tx, cfg nodeConfig) error {
-			f, ok := readForm(c.Child(nsData, "x"), nodeConfigNS)
-			if !ok {
-				return nil // cancelled
-			}
-			cfg, err := cfg.with(f)
-			if err != nil {
-				return err
-			}
-			return writeNode(hubstore.Tx(tx), q.account, node, cfg)
-		},
-		"delete": func(tx hub.Tx, cfg nodeConfig) error {
-			if err := deleteNode(hubstore.Tx(tx), q.account, node); err != nil {
-				return err
-			}
-			return q.announce(tx, &pepEvent{Account: q.account, Node: node, Whole: "delete", Access: cfg.Access})
-		},
-		"purge": func(tx hub.Tx, cfg nodeConfig) error {
-			if err := deleteItems(hubstore.Tx(tx), q.account, node); err != nil {
-				return err
-			}
-			return q.announce(tx, &pepEvent{Account: q.account, Node: node, Whole: "purge", Access: cfg.Access})
-		},
+// spec: XEP-0060 §5.6
+func (q *question) mySubscriptions(c *element.Element) (answer, error) {
+	var subs []pep.Subscription
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) (err error) {
+		subs, err = pep.SubscriptionsOf(v, q.account, c.Attr("node"), q.from)
+		return err
+	})
+	out := element.New(nsPubSub, "pubsub")
+	list := out.Add("", "subscriptions")
+	for _, s := range subs {
+		list.Append(subscriptionElement(nsPubSub, s))
 	}
-	f := do[c.Name.Local]
-	if f == nil {
-		return nil, translate.Fail(translate.FeatureNotImplemented, "")
-	}
-	return nil, q.srv.Hub.Write(q.ctx, func(tx hub.Tx) error {
-		cfg, found, err := readNode(hubstore.Tx(tx), q.account, node)
-		if err == nil && !found {
-			err = translate.Fail(translate.ItemNotFound, "")
-		}
+	return out, err
+}
+
+func subscriptionElement(ns string, s pep.Subscription) *element.Element {
+	return element.New(ns, "subscription").SetAttr("node", s.Node).SetAttr("jid", s.JID.String()).SetAttr("subscription", s.State)
+}
+
+// myAffiliations lists what the asker is to the account's nodes.
+//
+// spec: XEP-0060 §5.7
+func (q *question) myAffiliations(c *element.Element) (answer, error) {
+	out := element.New(nsPubSub, "pubsub")
+	list := out.Add("", "affiliations")
+	err := q.srv.Hub.Read(q.ctx, func(v hub.View) error {
+		all, err := pep.Affiliations(v, q.account, c.Attr("node"), q.from)
 		if err != nil {
 			return err
 		}
-		return f(tx, cfg)
+		for _, a := range all {
+			list.Add("", "affiliation").SetAttr("node", a.Node).SetAttr("affiliation", a.As)
+		}
+		if !q.own() {
+			return nil
+		}
+		nodes, err := pep.ReadNodes(v, q.account)
+		for _, n := range sortedNames(nodes) {
+			list.Add("", "affiliation").SetAttr("node", n).SetAttr("affiliation", pep.Owner)
+		}
+		return err
 	})
+	return out, err
 }
 
-// stored reads items without those that the server makes up.
-func stored(v hub.View, account core.Address, node string, most int) ([]pepItem, error) {
-	var q store.Querier = hubstore.Querier(v)
-	return readItems(q, account, node, most)
+func sortedNames[T any](m map[string]T) []string {
+	out := make([]string, 0, len(m))
+	for n := range m {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// subscriptionOptions says that subscriptions have none.
+//
+// spec: XEP-0060 §6.3.4
+func (q *question) subscriptionOptions(*element.Element) (answer, error) {
+	return nil, pep.Unsupported("subscription-options")
+}
+
+// unsupportedFeature is the feature that a request asks for which nothing answers.
+func unsupportedFeature(c *element.Element) string {
+	if c == nil {
+		return "retrieve-items"
+	}
+	return c.Name.Local
 }

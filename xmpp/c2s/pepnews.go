@@ -7,8 +7,8 @@ import (
 
 	"parley/core"
 	"parley/hub"
-	"parley/store/hubstore"
 	"parley/xmpp/element"
+	"parley/xmpp/pep"
 	"parley/xmpp/translate"
 )
 
@@ -19,24 +19,30 @@ const pepTopic = "xmpp-pep"
 type pepEvent struct {
 	Account   core.Address
 	Node      string
-	Access    string
-	Items     []pepItem
+	Config    pep.Config
+	Items     []pep.Item
 	Retracted []string
-	Whole     string // "delete" or "purge" of the node, else ""
+	Whole     string // "delete", "purge" or "configuration" of the node, else ""
+	// Subscribers are local JIDs, bare or full, that asked to hear of the node whatever their capabilities.
+	Subscribers []translate.JID
 }
 
 // element writes the event as it stands in a notification.
 //
 // spec: XEP-0060 §7.1.2.1
+// spec: XEP-0060 §7.1.2.2
 func (ev *pepEvent) element() *element.Element {
 	e := element.New(nsPubSubEv, "event")
 	if ev.Whole != "" {
-		e.Add("", ev.Whole).SetAttr("node", ev.Node)
+		c := e.Add("", ev.Whole).SetAttr("node", ev.Node)
+		if ev.Whole == "configuration" && !ev.Config.Bare {
+			c.Append(configElement(ev.Config).SetAttr("type", "result"))
+		}
 		return e
 	}
 	list := e.Add("", "items").SetAttr("node", ev.Node)
 	for _, it := range ev.Items {
-		list.Append(itemElement(nsPubSubEv, it, false))
+		list.Append(itemElement(nsPubSubEv, it, false, ev.Config.Bare))
 	}
 	for _, id := range ev.Retracted {
 		list.Add("", "retract").SetAttr("id", id)
@@ -44,49 +50,80 @@ func (ev *pepEvent) element() *element.Element {
 	return e
 }
 
-// message is the notification for one JID.
+// pepMessage is the notification for one JID.
 //
 // spec: XEP-0163 §4.3
 func (srv *Server) pepMessage(ev *pepEvent, to translate.JID) *element.Element {
-	m := element.New(translate.NSClient, "message").SetAttr("type", "headline")
+	m := element.New(translate.NSClient, "message").SetAttr("type", ev.Config.MessageType())
 	m.SetAttr("from", srv.names.JID(ev.Account).String()).SetAttr("to", to.String()).SetAttr("id", core.NewToken()[:16])
 	return m.Append(ev.element())
 }
 
-// announce tells, after the commit, the account's own clients and those who see its presence.
+// post sends a stanza of the server's own to a JID, here or on another server.
+func (srv *Server) post(st *element.Element, to translate.JID) {
+	switch {
+	case srv.Hub.Hosts(to.Domain):
+		_ = srv.route(st, to) // nobody is there: then nobody hears of it
+	case srv.Router != nil:
+		srv.Router.Route(st)
+	}
+}
+
+// tell sends one JID the notification of what was published before it asked.
+func (q *question) tell(ev *pepEvent, to translate.JID) {
+	m := q.srv.pepMessage(ev, to)
+	if len(ev.Items) > 0 {
+		m.Append(translate.Delay(ev.Items[0].Published, q.srv.names.JID(ev.Account).String()))
+	}
+	q.srv.post(m, to)
+}
+
+// announce tells, after the commit, the account's own clients, those who see its presence and may read the node, and subscribers.
 func (q *question) announce(tx hub.Tx, ev *pepEvent) error {
+	contacts, subs, err := pep.Audience(tx, q.srv.names, ev.Account, ev.Node, ev.Config)
+	if err != nil {
+		return err
+	}
 	to := []core.Address{ev.Account}
 	var foreign []core.Address
-	if ev.Access != accessWhitelist {
-		contacts, err := tx.Contacts(ev.Account)
-		if err != nil {
-			return err
+	var away []translate.JID
+	for _, s := range subs {
+		who, err := q.srv.names.Address(s.JID.Bare())
+		switch {
+		case err != nil:
+		case who.IsLocal():
+			ev.Subscribers = append(ev.Subscribers, s.JID)
+			to = append(to, who)
+		default:
+			away = append(away, s.JID)
 		}
-		for _, c := range contacts {
-			switch {
-			case !c.Sees:
-			case c.Address.IsLocal():
-				to = append(to, c.Address)
-			case c.Address.Network == core.XMPP:
-				foreign = append(foreign, c.Address)
-			}
+	}
+	for _, c := range contacts {
+		switch {
+		case c.IsLocal() && !slices.Contains(to, c):
+			to = append(to, c)
+		case c.Network == core.XMPP && !slices.Contains(away, q.srv.names.JID(c)):
+			foreign = append(foreign, c)
 		}
 	}
 	tx.OnCommit(func() {
 		q.srv.Hub.Poke(to, hub.PokeNews{Topic: pepTopic, Data: ev})
-		if len(foreign) > 0 && q.srv.Router != nil {
-			go q.srv.announceForeign(context.WithoutCancel(q.ctx), ev, foreign)
+		if len(foreign)+len(away) > 0 && q.srv.Router != nil {
+			go q.srv.announceForeign(context.WithoutCancel(q.ctx), ev, foreign, away)
 		}
 	})
 	return nil
 }
 
-// announceForeign tells those clients of contacts on other servers that are there and want to hear of it.
+// announceForeign tells subscribers on other servers, and those clients of contacts there that are there and want to hear of it.
 //
 // spec: XEP-0163 §4.2
-func (srv *Server) announceForeign(ctx context.Context, ev *pepEvent, contacts []core.Address) {
+func (srv *Server) announceForeign(ctx context.Context, ev *pepEvent, contacts []core.Address, subscribers []translate.JID) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	for _, j := range subscribers {
+		srv.Router.Route(srv.pepMessage(ev, j))
+	}
 	for _, a := range contacts {
 		there, err := srv.Hub.PresenceOf(ctx, ev.Account, a)
 		if err != nil {
@@ -94,21 +131,28 @@ func (srv *Server) announceForeign(ctx context.Context, ev *pepEvent, contacts [
 			return
 		}
 		for _, p := range there {
-			if p.Session == "" || !srv.caps.wants(capsIn(p.Native), ev.Node) {
+			to := srv.names.JID(a).With(p.Session)
+			if p.Session == "" || !srv.caps.wants(capsIn(p.Native), ev.Node) || slices.Contains(subscribers, to) {
 				continue
 			}
-			srv.Router.Route(srv.pepMessage(ev, srv.names.JID(a).With(p.Session)))
+			srv.Router.Route(srv.pepMessage(ev, to))
 		}
 	}
 }
 
 // pepNews shows the client a notification that it asked for.
-func (s *Session) pepNews(n hub.PokeNews) {
+func (s *Session) pepNews(ctx context.Context, n hub.PokeNews) error {
 	ev, ok := n.Data.(*pepEvent)
-	if !ok || n.Topic != pepTopic || !s.Available() || !s.notify[ev.Node] {
-		return
+	if !ok || n.Topic != pepTopic || !s.Available() {
+		return nil
 	}
-	s.Send(s.srv.pepMessage(ev, s.jid))
+	if s.notify[ev.Node] || slices.Contains(ev.Subscribers, s.jid) || slices.Contains(ev.Subscribers, s.jid.Bare()) {
+		s.Send(s.srv.pepMessage(ev, s.jid))
+	}
+	if ev.Node == nsBookmarks && ev.Account == s.account {
+		return s.oldBookmarkNews(ctx)
+	}
+	return nil
 }
 
 // lastItems sends the client the latest item of each node of which it wants to hear, of the account itself and of those whom it sees.
@@ -138,9 +182,7 @@ func (s *Session) lastItemsOf(ctx context.Context, a core.Address) error {
 		return nil
 	}
 	s.lastSent[a] = true
-	events, err := s.srv.lastEvents(ctx, a, func(node string, c nodeConfig) bool {
-		return s.notify[node] && (a == s.account || c.Access != accessWhitelist)
-	})
+	events, err := s.srv.lastEvents(ctx, a, pep.Asker{Who: s.account, JID: s.jid}, func(node string) bool { return s.notify[node] })
 	for _, ev := range events {
 		m := s.srv.pepMessage(ev, s.jid)
 		s.Send(m.Append(translate.Delay(ev.Items[0].Published, s.srv.names.JID(a).String())))
@@ -148,39 +190,49 @@ func (s *Session) lastItemsOf(ctx context.Context, a core.Address) error {
 	return err
 }
 
-// lastEvents makes the notifications of the latest items of an account's nodes.
-func (srv *Server) lastEvents(ctx context.Context, a core.Address, wanted func(node string, c nodeConfig) bool) ([]*pepEvent, error) {
+// lastEvents makes the notifications of the latest items of those of an account's nodes that one may read and wants.
+func (srv *Server) lastEvents(ctx context.Context, a core.Address, by pep.Asker, wanted func(node string) bool) ([]*pepEvent, error) {
 	var out []*pepEvent
 	err := srv.Hub.Read(ctx, func(v hub.View) error {
-		nodes, err := readNodes(hubstore.Querier(v), a)
+		nodes, err := pep.ReadNodes(v, a)
 		if err != nil {
 			return err
 		}
-		for _, made := range []string{nodeAvatar, nodeNick} {
-			if _, ok := nodes[made]; !ok {
-				nodes[made] = defaultConfig(made)
+		for name, made := range madeNodes {
+			if _, ok := nodes[name]; !ok {
+				nodes[name] = made.config
 			}
 		}
-		names := make([]string, 0, len(nodes))
-		for n := range nodes {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		for _, n := range names {
-			if c := nodes[n]; c.SendLast == "never" || !wanted(n, c) {
+		for _, n := range sortedNames(nodes) {
+			c := nodes[n]
+			if c.SendLast != "on_sub_and_presence" || !wanted(n) {
 				continue
 			}
-			items, err := srv.nodeItems(ctx, v, a, n, 1)
+			if err := pep.MayRead(v, a, n, c, by); isStanzaError(err) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			ev, err := srv.lastEvent(ctx, v, a, n, c)
 			if err != nil {
 				return err
 			}
-			if len(items) > 0 {
-				out = append(out, &pepEvent{Account: a, Node: n, Items: items[len(items)-1:], Access: nodes[n].Access})
+			if ev != nil {
+				out = append(out, ev)
 			}
 		}
 		return nil
 	})
 	return out, err
+}
+
+// lastEvent makes the notification of a node's latest item; nil if it has none.
+func (srv *Server) lastEvent(ctx context.Context, v hub.View, a core.Address, node string, c pep.Config) (*pepEvent, error) {
+	items, err := srv.nodeItems(ctx, v, a, node, 1)
+	if err != nil || len(items) == 0 {
+		return nil, err
+	}
+	return &pepEvent{Account: a, Node: node, Items: items[len(items)-1:], Config: c}, nil
 }
 
 // contactArrived sends what one who has just become visible has published.
@@ -193,17 +245,21 @@ func (s *Session) contactArrived(who core.Address, _ *element.Element) {
 }
 
 // ForeignPresence is told, besides the hub, that a client on another server has sent available presence to an account here: it then
-// gets what the account has published and it wants to hear of.
+// gets what the account has published and it wants to hear of, and the account learns how the sender appears.
 func (srv *Server) ForeignPresence(ctx context.Context, st *element.Element) {
 	from, err1 := translate.ParseJID(st.Attr("from"))
 	to, err2 := translate.ParseJID(st.Attr("to"))
-	c := st.Child(nsCaps, "c")
-	if err1 != nil || err2 != nil || from.Resource == "" || c == nil || srv.Router == nil || st.Attr("type") != "" {
+	if err1 != nil || err2 != nil || from.Resource == "" || srv.Router == nil || st.Attr("type") != "" {
 		return
 	}
 	account, err1 := srv.names.Address(to.Bare())
 	who, err2 := srv.names.Address(from.Bare())
 	if err1 != nil || err2 != nil || !account.IsLocal() {
+		return
+	}
+	srv.profiles.presence(ctx, account, who, st)
+	c := st.Child(nsCaps, "c")
+	if c == nil {
 		return
 	}
 	if seen, err := srv.sees(ctx, account, who); err != nil || !seen {
@@ -212,9 +268,7 @@ func (srv *Server) ForeignPresence(ctx context.Context, st *element.Element) {
 	send := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		events, err := srv.lastEvents(ctx, account, func(node string, cfg nodeConfig) bool {
-			return cfg.Access != accessWhitelist && srv.caps.wants(c, node)
-		})
+		events, err := srv.lastEvents(ctx, account, pep.Asker{Who: who, JID: from}, func(node string) bool { return srv.caps.wants(c, node) })
 		if err != nil {
 			srv.Log.Error("sending last items to another server", "err", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"parley/store"
 	"parley/store/hubstore"
 	"parley/xmpp/element"
+	"parley/xmpp/pep"
 	"parley/xmpp/translate"
 )
 
@@ -54,7 +55,7 @@ func (t *pushTarget) key() pushKey { return pushKey{t.account, t.service, t.node
 func (q *question) pushEnable() (answer, error) {
 	service, err := translate.ParseJID(q.payload.Attr("jid"))
 	node := q.payload.Attr("node")
-	if err != nil || len(node) > maxNodeName || service.String() == q.s.jid.Bare().String() {
+	if err != nil || len(node) > pep.MaxNodeName || service.String() == q.s.jid.Bare().String() {
 		return nil, translate.Fail(translate.BadRequest, "the JID of a push service is missing, or the node's name is too long")
 	}
 	t := pushTarget{account: q.account, service: service.String(), node: node, resource: q.s.jid.Resource}
@@ -142,7 +143,7 @@ func (p *pusher) targets(ctx context.Context, account core.Address) (all []pushT
 				return err
 			}
 			if len(options) > 0 {
-				if t.options, err = element.Parse(options, storedLimits); err != nil {
+				if t.options, err = element.Parse(options, pep.StoredLimits); err != nil {
 					return err
 				}
 			}

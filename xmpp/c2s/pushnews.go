@@ -12,8 +12,8 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/store"
-	"parley/store/hubstore"
 	"parley/xmpp/element"
+	"parley/xmpp/pep"
 	"parley/xmpp/translate"
 )
 
@@ -477,7 +477,7 @@ func (p *pusher) wanted(ctx context.Context, account core.Address, n hub.EventNe
 		if n.State.JoinRule == core.JoinPublic {
 			wish = "on-mention"
 		}
-		it, found, err := readItem(hubstore.Querier(v), account, nsBookmarks, p.srv.names.RoomJID(n.Conv.Address).String())
+		it, found, err := pep.ReadItem(v, account, nsBookmarks, p.srv.names.RoomJID(n.Conv.Address).String())
 		if found {
 			if w := notifyWish(it.Payload); w != "" {
 				wish = w

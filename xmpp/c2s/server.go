@@ -18,6 +18,7 @@ import (
 	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
 	"parley/xmpp/guard"
+	"parley/xmpp/pep"
 	"parley/xmpp/stream"
 	"parley/xmpp/translate"
 )
@@ -37,7 +38,10 @@ func Migrate(ctx context.Context, db *store.DB) error {
 	if err := migratePush(ctx, db); err != nil {
 		return err
 	}
-	return migrateFast(ctx, db)
+	if err := migrateFast(ctx, db); err != nil {
+		return err
+	}
+	return pep.Migrate(ctx, db)
 }
 
 // Router takes stanzas of local clients to entities of other servers. It does not block: what cannot be sent comes back to the
@@ -97,12 +101,14 @@ type Config struct {
 // Server holds the sessions of all local clients.
 type Server struct {
 	Config
-	names    translate.Names
-	services map[string]Service // by the first label of their domain
-	caps     *capsCache
-	cursors  *cursors
-	push     *pusher
-	commands *adhoc.Service
+	names     translate.Names
+	services  map[string]Service // by the first label of their domain
+	elsewhere Elsewhere
+	caps      *capsCache
+	cursors   *cursors
+	profiles  *profiles
+	push      *pusher
+	commands  *adhoc.Service
 
 	mu       sync.Mutex
 	sessions map[core.Address]map[string]*Session // by resource
@@ -135,7 +141,7 @@ func New(cfg Config) *Server {
 		cursors:  newCursors(cfg.Hub),
 		sessions: map[core.Address]map[string]*Session{}, streams: map[string]*Session{},
 	}
-	srv.push, srv.commands = newPusher(srv), newCommands(srv)
+	srv.push, srv.commands, srv.profiles = newPusher(srv), newCommands(srv), newProfiles(srv)
 	return srv
 }
 
@@ -161,6 +167,7 @@ func (srv *Server) Run(ctx context.Context) error {
 	defer tick.Stop()
 	clean := time.NewTicker(time.Hour)
 	defer clean.Stop()
+	defer srv.profiles.watch(context.WithoutCancel(ctx))()
 	srv.clean(ctx)
 	srv.wg.Go(func() { srv.push.run(ctx) })
 	for {
@@ -257,12 +264,17 @@ func (srv *Server) Deliver(ctx context.Context, st *element.Element) {
 		if isRequest(st) {
 			srv.answerForeign(ctx, st, to)
 		} else if !srv.push.answered(st) {
-			srv.caps.answered(st)
+			if !srv.profiles.answered(ctx, st) {
+				srv.caps.answered(st)
+			}
 		}
 		return
 	}
 	if account, err := srv.names.Address(to.Bare()); err == nil {
 		srv.push.withdrawn(st, account)
+	}
+	if st.Name.Local == "message" {
+		srv.profiles.published(ctx, st)
 	}
 	if err := srv.route(st, to); err != nil {
 		srv.bounceForeign(st, err)

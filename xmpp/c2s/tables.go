@@ -71,7 +71,10 @@ func init() {
 		{nsDiscoInfo, "query", "get"}:  (*question).accountInfo,
 		{nsDiscoItems, "query", "get"}: (*question).accountItems,
 		{nsVCard, "vCard", "get"}:      (*question).vcard,
-		{nsPubSub, "pubsub", "get"}:    (*question).pepGet,
+		{nsPubSub, "pubsub", "get"}:    (*question).pep,
+		{nsPubSub, "pubsub", "set"}:    (*question).pep,
+		{nsPubSubOwn, "pubsub", "get"}: (*question).pep,
+		{nsPubSubOwn, "pubsub", "set"}: (*question).pep,
 	}
 	ownTable = map[what]handler{
 		{nsRoster, "query", "get"}:              (*question).roster,
@@ -93,12 +96,9 @@ func init() {
 		{nsVCard, "vCard", "set"}:               (*question).vcardSet,
 		{nsPrivate, "query", "get"}:             (*question).private,
 		{nsPrivate, "query", "set"}:             (*question).privateSet,
-		{nsPubSub, "pubsub", "set"}:             (*question).pepSet,
-		{nsPubSubOwn, "pubsub", "get"}:          (*question).pepOwnerGet,
-		{nsPubSubOwn, "pubsub", "set"}:          (*question).pepOwnerSet,
-		{adhoc.Namespace, "command", "set"}:     (*question).command,
 		{nsRegister, "query", "get"}:            (*question).registered,
 		{nsRegister, "query", "set"}:            (*question).registerSet,
+		{adhoc.Namespace, "command", "set"}:     (*question).command,
 		{nsPush, "enable", "set"}:               (*question).pushEnable,
 		{nsPush, "disable", "set"}:              (*question).pushDisable,
 	}
@@ -191,7 +191,7 @@ func (s *Session) iq(ctx context.Context, st *element.Element) error {
 			return translate.Fail(translate.JIDMalformed, "")
 		}
 	}
-	if svc, ok := s.srv.service(to.Domain); ok {
+	if svc, ok := s.serves(st, to); ok {
 		return svc.Stanza(ctx, s, st)
 	}
 	table, account, err := s.srv.tableFor(to)
