@@ -20,6 +20,7 @@ import (
 	"parley/xmpp/c2s"
 	"parley/xmpp/component"
 	"parley/xmpp/element"
+	"parley/xmpp/foreign"
 	"parley/xmpp/guard"
 	"parley/xmpp/muc"
 	"parley/xmpp/s2s"
@@ -118,6 +119,10 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		Hub: s.hub, Names: sessions.Names(), Base: base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(), Log: s.log, Route: carrier.Route,
 	})
 	sessions.AddService("rooms", muc.Local{Service: rooms})
+	abroad, err := s.foreignRooms(ctx, sessions, carrier)
+	if err != nil {
+		return err
+	}
 	carrier.Attach(sessions, rooms)
 	attached.Attach(carrier)
 	s.hub.AddCarrier(carrier)
@@ -143,7 +148,7 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 	sockets.Register(s.mux)
 	bodies := bosh.New(bosh.Config{Streams: clients, Origin: websocket.Origin, Log: s.log, SessionsPerIP: l.ConnectionsPerIP})
 	bodies.Register(s.mux)
-	s.jobs = append(s.jobs, sessions.Run, rooms.Run, sockets.Run, bodies.Run)
+	s.jobs = append(s.jobs, sessions.Run, rooms.Run, abroad.Run, sockets.Run, bodies.Run)
 	s.services = append(s.services,
 		streamService("xmpp", s.cfg.Listen.XMPP, clients.Serve),
 		streamService("xmpp_tls", s.cfg.Listen.XMPPTLS, clients.ServeTLS),
@@ -152,6 +157,22 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 		}),
 		s.componentService(attached))
 	return nil
+}
+
+// foreignRooms adds the rooms of other servers.
+func (s *server) foreignRooms(ctx context.Context, sessions *c2s.Server, carrier *s2s.Carrier) (*foreign.Service, error) {
+	if err := foreign.Migrate(ctx, s.db); err != nil {
+		return nil, err
+	}
+	l := s.cfg.Limits
+	f := foreign.New(foreign.Config{
+		Hub: s.hub, Names: sessions.Names(), Base: s.cfg.BaseURL(s.hub.Home()), Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(),
+		Route: carrier.Route, Count: s.metrics, Log: s.log,
+	})
+	sessions.AttachElsewhere(f)
+	carrier.AttachForeign(f)
+	s.hub.AddRemote(f)
+	return f, nil
 }
 
 // componentService is off while there are no components.

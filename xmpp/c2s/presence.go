@@ -29,7 +29,7 @@ func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error
 	if err != nil {
 		return translate.Fail(translate.JIDMalformed, "")
 	}
-	if svc, ok := s.srv.service(to.Domain); ok {
+	if svc, ok := s.serves(st, to); ok {
 		return svc.Stanza(ctx, s, st)
 	}
 	if n, ok := translate.ReadNotice(st); ok {
@@ -166,17 +166,23 @@ func (s *Session) unavailable(ctx context.Context, st *element.Element) {
 		_ = s.forward(st.Copy().SetAttr("to", to.String()), to)
 	}
 	clear(s.directed)
+	s.leaveServices()
+}
+
+// leaveServices tells the services that the client is no longer there.
+func (s *Session) leaveServices() {
 	for _, svc := range s.srv.services {
 		svc.Gone(s)
+	}
+	if s.srv.elsewhere != nil {
+		s.srv.elsewhere.Gone(s)
 	}
 }
 
 // gone is unavailable for a client that did not say so.
 func (s *Session) gone(ctx context.Context) {
 	s.unavailable(ctx, nil)
-	for _, svc := range s.srv.services {
-		svc.Gone(s)
-	}
+	s.leaveServices()
 }
 
 // presenceNews shows the client somebody's presence.

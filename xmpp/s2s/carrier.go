@@ -13,6 +13,7 @@ import (
 	"parley/hub"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
+	"parley/xmpp/foreign"
 	"parley/xmpp/guard"
 	"parley/xmpp/muc"
 	"parley/xmpp/stream"
@@ -54,6 +55,7 @@ type Carrier struct {
 
 	sessions *c2s.Server
 	rooms    *muc.Service
+	foreign  *foreign.Service
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -209,7 +211,9 @@ func (c *Carrier) Route(el *element.Element) {
 		return
 	}
 	if c.hub.Hosts(to.Domain) {
-		c.sessions.Deliver(c.ctx, el)
+		if from, err := translate.ParseJID(el.Attr("from")); err != nil || !c.occupant(el, from, to) {
+			c.sessions.Deliver(c.ctx, el)
+		}
 		return
 	}
 	c.send(cargo{stanzas: []*element.Element{el}, report: func(_ *line, err error) {
@@ -244,6 +248,9 @@ func (c *Carrier) undeliverable(ctx context.Context, el *element.Element, err er
 		}})
 		return
 	}
+	if c.occupant(bounce, from, to) {
+		return
+	}
 	if _, rooms := c.names.RoomsOf(to.Domain); !rooms {
 		c.sessions.Deliver(ctx, bounce)
 		return
@@ -255,12 +262,21 @@ func (c *Carrier) undeliverable(ctx context.Context, el *element.Element, err er
 
 // Whisper implements [hub.Carrier].
 func (c *Carrier) Whisper(w hub.Whisper) {
-	to := c.names.JID(w.To).With(w.ToSession)
+	to := c.names.JID(w.To)
+	if w.ToSession != "" {
+		to.Resource = w.ToSession
+	}
 	dropped := func(what string) func(*line, error) {
 		return func(_ *line, err error) {
 			if err != nil {
 				c.cfg.Count.Count("s2s_dropped", what)
 			}
+		}
+	}
+	switch {
+	case w.Presence != nil || w.Probe:
+		if _, _, nicked := w.To.Occupant(); nicked {
+			return // whom she shows herself to is for the room to know
 		}
 	}
 	switch {
@@ -296,11 +312,21 @@ func (c *Carrier) typing(ctx context.Context, w hub.Whisper, to translate.JID) (
 	if err != nil {
 		return nil, err
 	}
-	if conv.Shape != core.Direct {
+	switch {
+	case conv.Authority == core.Elsewhere:
+		c.foreign.Whisper(w)
+		return nil, nil
+	case conv.Shape != core.Direct:
 		return c.rooms.Whisper(ctx, w)
 	}
+	from := c.names.JID(w.From)
+	if as, talk, err := c.toOccupant(w.From, w.To); err != nil {
+		return nil, nil //nolint:nilerr // what is not owed is not sent
+	} else if talk {
+		from = as
+	}
 	on := w.Typing.Until.After(time.Now())
-	return []*element.Element{translate.ChatState(on, c.names.JID(w.From).String(), to.String(), "chat")}, nil
+	return []*element.Element{translate.ChatState(on, from.String(), to.String(), "chat")}, nil
 }
 
 // explain says in terms of stanza errors, for whoever wanted to reach a server, why that could not be. It tells nothing of our network.

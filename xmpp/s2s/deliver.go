@@ -24,6 +24,9 @@ type batch struct {
 // Deliver implements [hub.Carrier]. A parcel is accepted when the other server has taken all that belongs to it: see the package's
 // doc. An error that the other server sends in answer to a message before that is the message's outcome.
 func (c *Carrier) Deliver(ctx context.Context, dest string, parcels []hub.Delivery) []hub.Result {
+	if conv, ok := elsewhere(dest); ok {
+		return c.foreign.Deliver(ctx, conv, parcels)
+	}
 	results := make([]hub.Result, len(parcels))
 	batches := map[string]*batch{}
 	var sent []flight
@@ -106,7 +109,15 @@ func (c *Carrier) write(ctx context.Context, p *hub.Delivery) (out []*element.El
 		case p.Notice != nil:
 			stanzas, err = c.notices(ctx, *p.Notice)
 		case p.Receipt != nil:
-			stanzas = c.receipt(p, to)
+			if stanzas = c.receipt(p, to); len(stanzas) > 0 {
+				as, talk, err := c.toOccupant(p.Parcel.From, to)
+				if err != nil {
+					return nil, nil, err
+				}
+				if talk {
+					inRoom(stanzas, as)
+				}
+			}
 		case p.Room.Shape == core.Group:
 			stanzas, lost, _, err = c.rooms.Deliver(ctx, *p, to) // who has left meanwhile is owed nothing
 		default:
@@ -171,6 +182,10 @@ func (c *Carrier) private(ctx context.Context, p *hub.Delivery, to core.Address)
 		return nil, nil, nil // taken back before it was sent
 	}
 	from := c.names.JID(e.Sender).String()
+	as, talk, err := c.toOccupant(e.Sender, to)
+	if err != nil {
+		return nil, nil, err
+	}
 	w := translate.Writing{
 		Names: c.names, From: from, To: c.names.JID(to).String(), Ask: true,
 		StanzaIDs: []translate.StanzaID{{By: from, ID: string(e.ID)}},
@@ -185,7 +200,23 @@ func (c *Carrier) private(ctx context.Context, p *hub.Delivery, to core.Address)
 		}
 		return nil
 	})
+	if talk {
+		inRoom(out, as)
+	}
 	return out, losses, err
+}
+
+// inRoom makes messages to the occupant of a room of another server ones from our occupant there.
+//
+// spec: XEP-0045 §7.5
+func inRoom(messages []*element.Element, as translate.JID) {
+	for _, el := range messages {
+		el.SetAttr("from", as.String()).SetAttr("type", "chat")
+		el.RemoveChildren(func(c *element.Element) bool { return c.Is(translate.NSSID, "stanza-id") })
+		if el.Child(translate.NSMUCUser, "x") == nil {
+			el.Add(translate.NSMUCUser, "x")
+		}
+	}
 }
 
 // flights are the messages that were sent and whose outcome is not known yet.

@@ -24,6 +24,9 @@ func (c *Carrier) message(ctx context.Context, v visit) error {
 	if err != nil {
 		return err
 	}
+	if taken, err := c.invited(ctx, v, account); taken || err != nil {
+		return err
+	}
 	if passes, err := c.passes(ctx, v, account); err != nil {
 		return err
 	} else if passes {

@@ -106,6 +106,7 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 	}
 	switch _, rooms := c.names.RoomsOf(to.Domain); {
 	case err != nil:
+	case c.occupant(st, from, to):
 	case c.component(to.Domain):
 		c.Route(st)
 	case rooms:
