@@ -11,8 +11,11 @@ import (
 // maxBlock is how many JIDs may be blocked at a time.
 const maxBlock = 200
 
-// nsReporting is that of reports, which go with blocking.
-const nsReporting = "urn:xmpp:reporting:1"
+// nsReporting is that of reports, which go with blocking, and nsAbuse the one reason for them that is worse than spam.
+const (
+	nsReporting = "urn:xmpp:reporting:1"
+	nsAbuse     = "urn:xmpp:reporting:abuse"
+)
 
 // blocklist returns the one block list of the account.
 //
@@ -55,14 +58,16 @@ func (q *question) block() (answer, error) {
 
 // blame spoils the name of the foreign server of somebody who is blocked or, worse, reported.
 //
-// spec: XEP-0377 §3
+// spec: XEP-0377 §6
 func (q *question) blame(who core.Address, item *element.Element) {
 	if who.Network != core.XMPP {
 		return
 	}
 	points := guard.ScoreBlocked
-	if item.Child(nsReporting, "report") != nil {
+	if r := item.Child(nsReporting, "report"); r != nil {
 		points = guard.ScoreReported
+		q.srv.Log.Info("an account reports somebody on another server", "account", q.who.Bare(), "reported", who.Bare(),
+			"abuse", r.Attr("reason") == nsAbuse)
 	}
 	q.srv.Guard.Blame(q.who.String(), who.Domain, points)
 }

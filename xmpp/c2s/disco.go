@@ -14,7 +14,7 @@ import (
 )
 
 // serverFeatures are what a domain of ours offers, in the order of their bytes.
-var serverFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsPing, nsRegister, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking, nsExtDisco,
+var serverFeatures = sorted(adhoc.Namespace, nsDiscoInfo, nsDiscoItems, nsPing, nsRegister, nsVersion, nsTime, nsRoster, nsVCard, nsPrivate, nsBlocking, nsReporting, nsExtDisco,
 	translate.NSCarbons, "urn:xmpp:carbons:rules:0", "msgoffline", nsPubSub+"#publish")
 
 // accountFeatures are what the server offers on behalf of an account.

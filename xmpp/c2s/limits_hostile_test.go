@@ -320,11 +320,15 @@ func TestHugeResource(t *testing.T) {
 
 // Blocking and reporting somebody on another server spoils that server's name, once for each account.
 //
-// spec: XEP-0377 §3
+// spec: XEP-0377 §6
 func TestReportsSpoilNames(t *testing.T) {
 	g, _ := guardtest.New(nil)
 	s := xmpptest.New(t, xmpptest.With(func(c *c2s.Config) { c.Guard = g }))
 	alice, bob := s.Connect("alice", ""), s.Connect("bob", "")
+	alice.SendRaw("<iq type='get' id='d' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+	if !strings.Contains(alice.Receive(find("id", "d")).String(), "'urn:xmpp:reporting:1'") {
+		t.Error("nobody can know that reports are taken")
+	}
 	block := func(c *xmpptest.Client, item string) {
 		c.SendRaw("<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>" + item + "</block></iq>")
 		if r := c.Receive(find("id", "b")); r.Attr("type") != "result" {

@@ -88,7 +88,7 @@ func (c *Carrier) contactPresence(v visit) bool {
 	return true
 }
 
-// mayAsk holds a server to how many requests it may make, and to how many pages of archives it may read.
+// mayAsk holds a server to how many requests it may make.
 func (c *Carrier) mayAsk(v visit) error {
 	if t := v.st.Attr("type"); v.st.Name.Local != "iq" || t != "get" && t != "set" || c.component(v.from.Domain) {
 		return nil
