@@ -82,3 +82,65 @@ alice receives:
   <message type='headline' from='example.org'><body>bob@example.org gets your message without: formatting (as plain text)</body></message>
 `, nil)
 }
+
+// What a stranger says while she is let in comes once: what she said before, when she is, and what she says then as it happens.
+func TestLettingInWhileItIsSaid(t *testing.T) {
+	s := xmpptest.New(t)
+	s.Run(`
+alice connects
+bob connects
+bob is available
+alice sends:
+  <message to='bob@example.org' type='chat' id='before-it-1'><body>are you there?</body></message>
+bob receives:
+  <presence type='subscribe' from='alice@example.org'/>
+`, nil)
+	alice, bob := s.Account("alice"), s.Account("bob")
+	var direct core.ConvID
+	err := s.Hub.Read(t.Context(), func(v hub.View) error {
+		all, err := v.Directs(alice, bob)
+		if err == nil {
+			direct = all[0]
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	go func() {
+		_ = s.Hub.Write(t.Context(), func(hub.Tx) error {
+			close(held)
+			<-release // so that both of what follows are on disk before anybody hears of either
+			return nil
+		})
+	}()
+	<-held
+	done := make(chan error, 2)
+	go func() {
+		_, err := s.Hub.Accept(t.Context(), hub.JoinRequest{Conv: direct, Who: bob})
+		done <- err
+	}()
+	go func() {
+		_, err := s.Hub.SubmitDirect(t.Context(), bob, hub.Draft{Sender: alice, Content: core.Message{Body: core.TextBody("meanwhile")}})
+		done <- err
+	}()
+	close(release)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Run(`
+bob receives:
+  <message id='before-it-1'/>
+alice sends:
+  <message to='bob@example.org' type='chat' id='after-it-1'><body>the last</body></message>
+bob receives:
+  <message id='after-it-1'/>
+bob receives:
+  <message><body>meanwhile</body></message>
+bob does not receive:
+  <message><body>meanwhile</body></message>
+`, nil)
+}

@@ -86,7 +86,7 @@ func (s *Session) directEvent(ctx context.Context, n hub.EventNews) error {
 		switch {
 		case c.Target != s.account:
 		case c.Standing == core.Joined:
-			return s.heldMessages(ctx, n.Conv.ID)
+			return s.heldMessages(ctx, n.Conv.ID, e.Feed)
 		case c.Standing == core.Invited && s.Available():
 			return s.requested(ctx, e.Sender)
 		}
@@ -250,12 +250,13 @@ func (s *Session) lateFailures(ctx context.Context, after core.Feed) error {
 	return err
 }
 
-// heldMessages gives the client what was said in a direct before the account let the other in.
-func (s *Session) heldMessages(ctx context.Context, conv core.ConvID) error {
+// heldMessages gives the client what was said in a direct before the account let the other in, by the event with that feed number:
+// what was said since comes as news.
+func (s *Session) heldMessages(ctx context.Context, conv core.ConvID, before core.Feed) error {
 	if !s.state.takesBare() {
 		return nil
 	}
-	return s.replay(ctx, hub.Query{Conv: conv, Latest: true, Limit: maxOffline, Kinds: spokenKinds, Aliases: true})
+	return s.replay(ctx, hub.Query{Conv: conv, BeforeFeed: before, Latest: true, Limit: maxOffline, Kinds: spokenKinds, Aliases: true})
 }
 
 // replay shows the client messages of others that the account has not displayed anywhere.
