@@ -37,7 +37,7 @@ func (l Local) News(ctx context.Context, s *c2s.Session, n hub.News) error {
 		s.Log().Debug("a room's event was carried with a loss", "loss", loss)
 	}
 	for _, el := range out {
-		s.Send(el)
+		s.SendAway(el) // presence and chat states of a room wait while nobody looks
 	}
 	return err
 }
