@@ -47,6 +47,15 @@ func (t *terminal) typeLine(ctx context.Context, line string) error {
 
 // read waits until the screen shows a text.
 func (t *terminal) read(ctx context.Context, text string) error {
+	return t.wait(ctx, text, true)
+}
+
+// readGone waits until the screen does not show a text any more.
+func (t *terminal) readGone(ctx context.Context, text string) error {
+	return t.wait(ctx, text, false)
+}
+
+func (t *terminal) wait(ctx context.Context, text string, shown bool) error {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	for {
@@ -54,15 +63,40 @@ func (t *terminal) read(ctx context.Context, text string) error {
 		if err != nil {
 			return fmt.Errorf("reading the screen: %w", err)
 		}
-		if strings.Contains(string(screen), text) {
+		if strings.Contains(string(screen), text) == shown {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the screen does not show %q but:\n%s", text, strings.TrimSpace(string(screen)))
+			return fmt.Errorf("the screen should show %q: %v; it shows:\n%s", text, shown, strings.TrimSpace(string(screen)))
 		case <-time.After(100 * time.Millisecond): // a screen has no events to wait for
 		}
 	}
+}
+
+// startProfanity logs an account in at Profanity, a client for terminals.
+func startProfanity(ctx context.Context, t *testing.T, w *World, who Address) *terminal {
+	t.Helper()
+	home := t.TempDir()
+	data := filepath.Join(home, "data", "profanity")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	account := fmt.Sprintf("[%[1]s]\nenabled=true\njid=%[1]s\npassword=%[2]s\nresource=terminal\ntls.policy=force\n", who, password)
+	if err := os.WriteFile(filepath.Join(data, "accounts"), []byte(account), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	term, err := startTerminal(ctx, w.desk, home, "env", "HOME="+home, "TERM=screen", "LANG=C.UTF-8",
+		"XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"),
+		"SSL_CERT_FILE="+w.Lab.ClientTrust, "profanity", "-a", who.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = term.tmux(context.WithoutCancel(ctx), "kill-server") }) // it may have ended already
+	if err := term.read(ctx, "logged in successfully"); err != nil {
+		t.Fatal(err)
+	}
+	return term
 }
 
 // testTerminal has a person at Profanity, a client for terminals, talk with one at
@@ -82,26 +116,7 @@ func testTerminal(ctx context.Context, t *testing.T, w *World, site *Site) {
 	}
 	defer b.Close()
 
-	home := t.TempDir()
-	data := filepath.Join(home, "data", "profanity")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	account := fmt.Sprintf("[%[1]s]\nenabled=true\njid=%[1]s\npassword=%[2]s\nresource=terminal\ntls.policy=force\n", alice, password)
-	if err := os.WriteFile(filepath.Join(data, "accounts"), []byte(account), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	term, err := startTerminal(ctx, w.desk, home, "env", "HOME="+home, "TERM=screen", "LANG=C.UTF-8",
-		"XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_DATA_HOME="+filepath.Join(home, "data"),
-		"SSL_CERT_FILE="+w.Lab.ClientTrust, "profanity", "-a", alice.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer term.tmux(context.WithoutCancel(ctx), "kill-server") //nolint:errcheck // it may have ended already
-	if err := term.read(ctx, "logged in successfully"); err != nil {
-		t.Fatal(err)
-	}
-
+	term := startProfanity(ctx, t, w, alice)
 	watch := b.Watch()
 	asked := "Hello from a terminal " + token()
 	steps := []string{"/sub request " + bob.String(), "/msg " + bob.String() + " " + asked}

@@ -30,7 +30,7 @@ const types = {
   ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".wasm": "application/wasm",
 };
 const html = `<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>converse.js</title>
-<link rel="stylesheet" href="/dist/converse.min.css"><script type="module" src="/page.js"></script></head><body class="converse-fullscreen"></body></html>`;
+<link rel="stylesheet" href="/dist/converse.min.css"><script type="module" src="/dist/converse.js"></script><script type="module" src="/page.js"></script></head><body class="converse-fullscreen"></body></html>`;
 
 async function content(path) {
   if (path === "/") return [html, ".html"];

@@ -1,7 +1,7 @@
 // Runs inside the page of converse.mjs: a plugin of converse.js that tells what the client
 // learns, by window.tell, and does for the driver what has no button that a test can press.
 
-import converse from "/dist/converse.min.js";
+import converse from "/dist/converse.js";
 
 window.converse = converse;
 const bare = (address) => address?.split("/")[0];
