@@ -86,6 +86,7 @@ func (v *validator) all() {
 	v.words()
 	v.domains()
 	v.operators()
+	v.federation()
 	v.listen()
 	v.tls()
 	v.database()
