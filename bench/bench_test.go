@@ -17,17 +17,17 @@ var tiny = Size{
 func TestScenarios(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	sites, err := Open(ctx, Names[:1], "", "")
+	site, err := Open(ctx, Names[0], "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := sites.Close(); err != nil {
+		if err := site.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
 	var progress strings.Builder
-	r, err := sites.All[0].Measure(ctx, tiny, func(string) bool { return true }, &progress)
+	r, err := site.Measure(ctx, tiny, func(string) bool { return true }, &progress)
 	t.Logf("%s", &progress)
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ var text = strings.Repeat("All work and no play makes Jack a dull boy. ", 3)
 
 // drainTimeout is how long a server may take to deliver what is under way when a
 // measurement ends.
-const drainTimeout = 30 * time.Second
+const drainTimeout = 2 * time.Minute
 
 // Throughput is the result of a scenario that sends as fast as the server takes it.
 type Throughput struct {
@@ -68,6 +68,7 @@ type chatter struct {
 // chatRun is what the sessions of a chat scenario share.
 type chatRun struct {
 	prefix               string
+	ready                chan struct{} // closed when all are logged in
 	next, sent, received atomic.Int64
 	stop                 atomic.Bool
 }
@@ -101,6 +102,7 @@ func (c *chatter) idle() {
 		return
 	}
 	c.run.received.Add(n)
+	<-c.run.ready
 	if !c.run.stop.Load() {
 		_ = c.peer.say(n) // a peer that is gone is found by its own reader
 	}
@@ -116,21 +118,20 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 	for i := range sessions {
 		sessions[i] = session{local: user(i), resource: "chat"}
 	}
-	clients, err := s.loginAll(ctx, sessions)
+	run := &chatRun{prefix: runID(), ready: make(chan struct{})}
+	all := make([]*chatter, len(sessions))
+	for i := range all {
+		all[i] = &chatter{run: run}
+	}
+	clients, err := s.loginAll(ctx, sessions, func(i int, c *Client) {
+		all[i].Client, all[i].peer = c, all[i^1]
+		c.listen(all[i].on, all[i].idle)
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(clients)
-
-	run := &chatRun{prefix: runID()}
-	all := make([]*chatter, len(clients))
-	for i, c := range clients {
-		all[i] = &chatter{Client: c, run: run}
-	}
-	for i, c := range all {
-		c.peer = all[i^1]
-		c.listen(c.on, c.idle)
-	}
+	close(run.ready)
 	for _, c := range all {
 		if err := c.say(int64(size.Window)); err != nil {
 			return nil, err

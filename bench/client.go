@@ -35,7 +35,6 @@ type Client struct {
 	managed bool          // stream management is on
 	inbound uint32        // stanzas received since; of the reading goroutine
 	acked   atomic.Uint32 // stanzas of ours that the server has acknowledged
-	lastID  int           // of requests
 
 	err  error         // why reading ended; valid after done
 	done chan struct{} // closed when reading has ended
@@ -222,9 +221,6 @@ func (c *Client) Close() {
 	c.conn.Close()
 }
 
-// cut ends the connection as a lost network would.
-func (c *Client) cut() { c.conn.NetConn().Close() }
-
 // failed says why a client no longer reads, nil while it does.
 func (c *Client) failed() error {
 	select {
@@ -238,15 +234,18 @@ func (c *Client) failed() error {
 // logins is how many clients log in at the same time.
 const logins = 8
 
-// loginAll logs many clients in, in order of the list.
-func (s *Site) loginAll(ctx context.Context, all []session) ([]*Client, error) {
+// loginAll logs many clients in, in order of the list, and calls started for each as soon
+// as it is in, several at a time. started must have the client listen.
+func (s *Site) loginAll(ctx context.Context, all []session, started func(i int, c *Client)) ([]*Client, error) {
 	clients, errs := make([]*Client, len(all)), make([]error, len(all))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range logins {
 		wg.Go(func() {
 			for i := range next {
-				clients[i], errs[i] = s.login(ctx, all[i])
+				if clients[i], errs[i] = s.login(ctx, all[i]); errs[i] == nil {
+					started(i, clients[i])
+				}
 			}
 		})
 	}

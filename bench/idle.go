@@ -37,14 +37,11 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 	for i := range sessions {
 		sessions[i] = session{local: user(i % accounts), resource: "idle" + strconv.Itoa(i/accounts)}
 	}
-	clients, err := s.loginAll(ctx, sessions)
+	clients, err := s.loginAll(ctx, sessions, func(_ int, c *Client) { c.listen(nil, nil) })
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(clients)
-	for _, c := range clients {
-		c.listen(nil, nil)
-	}
 	after, err := cpuTime(s.PID())
 	if err != nil {
 		return nil, err

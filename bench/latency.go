@@ -66,11 +66,10 @@ func (s *Site) Across(ctx context.Context, size Size) (*Across, error) {
 	if err := s.need(ctx, 4); err != nil {
 		return nil, err
 	}
-	clients, err := s.loginAll(ctx, []session{{local: user(2), resource: "across"}})
+	x, err := s.login(ctx, session{local: user(2), resource: "across"})
 	if err != nil {
 		return nil, err
 	}
-	x := clients[0]
 	defer x.Close()
 	prefix, arrived := runID(), make(chan time.Time, fill)
 	x.listen(func(st []byte) {

@@ -24,16 +24,13 @@ type pair struct {
 
 // pair logs two accounts in.
 func (s *Site) pair(ctx context.Context, from, to int) (*pair, error) {
-	clients, err := s.loginAll(ctx, []session{{local: user(from), resource: "pair"}, {local: user(to), resource: "pair"}})
+	p := &pair{prefix: runID(), arrived: make(chan time.Time, fill), queries: make(chan string, 16)}
+	clients, err := s.loginAll(ctx, []session{{local: user(from), resource: "pair"}, {local: user(to), resource: "pair"}},
+		func(i int, c *Client) { c.listen([]func([]byte){nil, p.on}[i], nil) })
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{
-		from: clients[0], to: clients[1], prefix: runID(),
-		arrived: make(chan time.Time, fill), queries: make(chan string, 16),
-	}
-	p.from.listen(nil, nil)
-	p.to.listen(p.on, nil)
+	p.from, p.to = clients[0], clients[1]
 	// Who has been written to may hold back the first messages of strangers; not so who
 	// has written.
 	return p, p.to.Send("<message type='chat' to='" + p.from.Bare + "' id='" + p.prefix + "hello'><body>hello</body></message>")

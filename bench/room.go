@@ -23,6 +23,7 @@ type occupant struct {
 	joined chan struct{} // closed with the occupant's own presence
 	made   chan struct{} // closed if the room is a new one, before joined
 	errors chan string   // an answer to entering that refuses
+	opened chan struct{} // closed when the room that was made is open
 	inside bool          // of the reading goroutine
 }
 
@@ -35,6 +36,9 @@ type roomRun struct {
 	stop                 atomic.Bool
 }
 
+// openID is the id of the request that opens the room, which is made once.
+const openID = "open-the-room"
+
 // spoken marks the body of a message of a measurement; the speaker's number follows.
 const spoken = "<body>#"
 
@@ -45,6 +49,10 @@ const spoken = "<body>#"
 func (o *occupant) on(st []byte) {
 	if bytes.HasPrefix(st, []byte("<presence")) {
 		o.enter(st)
+		return
+	}
+	if bytes.HasPrefix(st, []byte("<iq")) && string(attr(st, "id")) == openID {
+		close(o.opened)
 		return
 	}
 	speaker, err := strconv.Atoi(string(between(st, spoken, "#")))
@@ -103,10 +111,19 @@ func (o *occupant) join(ctx context.Context, nick string) error {
 	}
 	select {
 	case <-o.made:
-		return o.Send("<iq type='set' id='open' to='" + o.run.room + "'><query xmlns='http://jabber.org/protocol/muc#owner'>" +
-			"<x xmlns='jabber:x:data' type='submit'/></query></iq>")
 	default:
 		return nil
+	}
+	err = o.Send("<iq type='set' id='" + openID + "' to='" + o.run.room + "'><query xmlns='http://jabber.org/protocol/muc#owner'>" +
+		"<x xmlns='jabber:x:data' type='submit'/></query></iq>")
+	if err != nil {
+		return err
+	}
+	select {
+	case <-o.opened:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("bench: opening %s: %w", o.run.room, ctx.Err())
 	}
 }
 
@@ -130,18 +147,21 @@ func (s *Site) Room(ctx context.Context, size Size) (*Throughput, error) {
 	for i := range sessions {
 		sessions[i] = session{local: user(i), resource: "room"}
 	}
-	clients, err := s.loginAll(ctx, sessions)
+	prefix := runID()
+	run := &roomRun{room: "r" + prefix + "0@" + s.Rooms, prefix: prefix, under: make([]atomic.Int64, size.Speakers)}
+	for range sessions {
+		run.occupants = append(run.occupants, &occupant{
+			run: run, joined: make(chan struct{}), made: make(chan struct{}), errors: make(chan string, 1), opened: make(chan struct{}),
+		})
+	}
+	clients, err := s.loginAll(ctx, sessions, func(i int, c *Client) {
+		run.occupants[i].Client = c
+		c.listen(run.occupants[i].on, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(clients)
-	prefix := runID()
-	run := &roomRun{room: "r" + prefix + "0@" + s.Rooms, prefix: prefix, under: make([]atomic.Int64, size.Speakers)}
-	for _, c := range clients {
-		run.occupants = append(run.occupants, &occupant{
-			Client: c, run: run, joined: make(chan struct{}), made: make(chan struct{}), errors: make(chan string, 1),
-		})
-	}
 	start := time.Now()
 	if err := run.enterAll(ctx); err != nil {
 		return nil, errors.Join(err, firstFailure(clients))
@@ -169,9 +189,6 @@ func (s *Site) Room(ctx context.Context, size Size) (*Throughput, error) {
 // enterAll has the first occupant make the room and the others come in, and waits until
 // everybody has been told of everybody.
 func (r *roomRun) enterAll(ctx context.Context) error {
-	for _, o := range r.occupants {
-		o.listen(o.on, nil)
-	}
 	if err := r.occupants[0].join(ctx, "n0"); err != nil {
 		return err
 	}
@@ -190,8 +207,10 @@ func (r *roomRun) enterAll(ctx context.Context) error {
 	}
 	close(next)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+	for _, err := range errs {
+		if err != nil { // the others are of the same kind
+			return err
+		}
 	}
 	all := int64(len(r.occupants))
 	for _, o := range r.occupants {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"parley/interop/lab"
 )
@@ -23,13 +25,14 @@ const (
 // Site is a server under measurement.
 type Site struct {
 	lab.Server
-	Name  string // parley, prosody or ejabberd
+	Name  string // of Names
 	Rooms string // the domain of its rooms
 	// Matrix says that the server has Matrix clients too.
 	Matrix bool
 	// Profiles says that the server has Go profiles and they are wanted.
 	Profiles bool
 
+	lab      *lab.Lab
 	tls      *tls.Config
 	accounts int // u0, u1 … exist
 }
@@ -37,64 +40,61 @@ type Site struct {
 // user is the local part of the n-th account.
 func user(n int) string { return fmt.Sprintf("u%d", n) }
 
-// Sites is a lab with the servers to be measured, none of which runs.
-type Sites struct {
-	Lab *lab.Lab
-	All []*Site
-}
+// sqlite ends the name of a peer that keeps its archives in SQLite.
+const sqlite = "-sqlite"
 
-// Names are the servers there are, in the order of the report.
-var Names = []string{"parley", "ejabberd", "prosody"}
+// Names are the servers there are, in the order of the report; the first is ours.
+var Names = []string{"parley", "ejabberd", "prosody", "ejabberd" + sqlite, "prosody" + sqlite}
 
-// Open builds the lab. binary is a parley command, built from this tree if empty.
-func Open(ctx context.Context, names []string, binary, dir string) (*Sites, error) {
-	l, err := lab.Start(ctx, lab.Options{Dir: dir, Load: true})
+// Open builds a lab with one server in it, which does not run. binary is a parley command,
+// built from this tree if empty; dir keeps data and logs if it is not empty.
+func Open(ctx context.Context, name, binary, dir string) (*Site, error) {
+	kind, archives := strings.CutSuffix(name, sqlite)
+	if dir != "" {
+		dir = filepath.Join(dir, name)
+	}
+	l, err := lab.Start(ctx, lab.Options{Dir: dir, Load: true, SQLite: archives})
 	if err != nil {
 		return nil, err
 	}
-	s := &Sites{Lab: l}
-	for _, name := range names {
-		site, err := s.add(ctx, name, binary)
-		if err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-		site.Pin(ServerCPU)
-		s.All = append(s.All, site)
+	s := &Site{Name: name, lab: l}
+	if err := s.add(ctx, kind, binary); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
+	s.Pin(ServerCPU)
 	return s, nil
 }
 
-// Close stops everything and removes what is not kept.
-func (s *Sites) Close() error { return s.Lab.Close() }
+// Close stops the server and removes what is not kept.
+func (s *Site) Close() error { return s.lab.Close() }
 
-func (s *Sites) add(ctx context.Context, name, binary string) (*Site, error) {
-	trust, err := os.ReadFile(s.Lab.CA.File)
+func (s *Site) add(ctx context.Context, kind, binary string) error {
+	trust, err := os.ReadFile(s.lab.CA.File)
 	if err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
+		return fmt.Errorf("bench: %w", err)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(trust)
-	domain := name + ".test"
-	site := &Site{Name: name, Rooms: "conference." + domain, tls: &tls.Config{
-		RootCAs: roots, ServerName: domain, NextProtos: []string{"xmpp-client"},
-	}}
-	switch name {
+	domain := kind + ".test"
+	s.Rooms = "conference." + domain
+	s.tls = &tls.Config{RootCAs: roots, ServerName: domain, NextProtos: []string{"xmpp-client"}}
+	switch kind {
 	case "parley":
 		if binary == "" {
-			if binary, err = lab.Build(ctx, s.Lab.Dir); err != nil {
-				return nil, err
+			if binary, err = lab.Build(ctx, s.lab.Dir); err != nil {
+				return err
 			}
 		}
-		site.Server, err = s.Lab.AddParley(ctx, binary, domain, lab.Certificates)
-		site.Rooms, site.Matrix, site.Profiles = "rooms."+domain, true, true
+		s.Server, err = s.lab.AddParley(ctx, binary, domain, lab.Certificates)
+		s.Rooms, s.Matrix, s.Profiles = "rooms."+domain, true, true
 	case "prosody":
-		site.Server, err = s.Lab.AddProsody(ctx, domain, lab.Certificates)
+		s.Server, err = s.lab.AddProsody(ctx, domain, lab.Certificates)
 	case "ejabberd":
-		site.Server, err = s.Lab.AddEjabberd(ctx, domain, lab.Certificates)
+		s.Server, err = s.lab.AddEjabberd(ctx, domain, lab.Certificates)
 	default:
-		err = fmt.Errorf("bench: there is no server %q", name)
+		err = fmt.Errorf("bench: there is no server %q", s.Name)
 	}
-	return site, err
+	return err
 }
 
 // need makes accounts until there are n. The server must be running.

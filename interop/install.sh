@@ -12,7 +12,7 @@ lock=/run/lock/parley-interop-install.lock
 debs=(
   iproute2 tmux ca-certificates          # the lab itself
   prosody lua-unbound lua-dbi-sqlite3    # peer
-  ejabberd                               # peer
+  ejabberd erlang-p1-sqlite3             # peer
   python3-matrix-nio                     # client: nio
   python3-slixmpp                        # client: slixmpp
   poezio                                 # client in a terminal

@@ -39,6 +39,10 @@ auth_password_format: scram
 disable_sasl_mechanisms: ["digest-md5"]
 registration_timeout: infinity
 default_db: mnesia
+{{- if .SQLite}}
+sql_type: sqlite
+sql_database: "{{.Dir}}/ejabberd.sqlite"
+{{- end}}
 
 listen:
   - { port: 5222, ip: "::", module: ejabberd_c2s, starttls_required: true, max_stanza_size: 262144 }
@@ -80,7 +84,7 @@ modules:
     max_size: 52428800
     thumbnail: false
   mod_last: {}
-  mod_mam: { default: always, assume_mam_usage: true }
+  mod_mam: { {{if .SQLite}}db_type: sql, {{end}}default: always, assume_mam_usage: true }
   mod_muc:
     host: "conference.{{.Domain}}"
 {{- if .Load}}
@@ -115,7 +119,7 @@ func (l *Lab) AddEjabberd(ctx context.Context, domain string, auth PeerAuth) (*E
 		}
 	}
 	err = writeTemplate(config, ejabberdConfig, map[string]any{
-		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback, "Load": l.load,
+		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback, "Load": l.load, "SQLite": l.sqlite,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lab: ejabberd: %w", err)

@@ -38,6 +38,9 @@ type Options struct {
 	// Load configures the servers to be measured instead of looked into: they log
 	// warnings only, and nothing holds back a client that sends fast.
 	Load bool
+	// SQLite has peers keep archives in SQLite, as they recommend for small servers,
+	// and not where Debian's packages keep them.
+	SQLite bool
 }
 
 // Lab is one closed internet. Its methods may be called from several goroutines.
@@ -50,7 +53,7 @@ type Lab struct {
 	// clients trust: the lab's, and those of peers whose servers nobody else can check.
 	ClientTrust string
 
-	load         bool // see Options
+	load, sqlite bool // see Options
 	janitor      *exec.Cmd
 	janitorStdin io.Closer
 
@@ -81,7 +84,7 @@ func Start(ctx context.Context, opts Options) (*Lab, error) {
 	if err := run(ctx, "bash", "-c", janitorScript, "janitor", "sweep"); err != nil {
 		return nil, fmt.Errorf("lab: cleaning up after a killed lab: %w", err)
 	}
-	l := &Lab{ID: randomID(), load: opts.Load, hosts: make(map[string]*Host)}
+	l := &Lab{ID: randomID(), load: opts.Load, sqlite: opts.SQLite, hosts: make(map[string]*Host)}
 	if err := l.makeDir(opts); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}

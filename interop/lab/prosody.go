@@ -47,7 +47,12 @@ modules_enabled = {
 }
 modules_disabled = { "offline"{{if .Dialback}}, "s2s_auth_certs"{{end}} }
 authentication = "internal_hashed"
+{{if .SQLite -}}
+storage = { archive = "sql", muc_log = "sql" }
+sql = { driver = "SQLite3", database = "prosody.sqlite" }
+{{- else -}}
 storage = "internal"
+{{- end}}
 archive_expires_after = "never"
 c2s_require_encryption, s2s_require_encryption = true, true
 s2s_secure_auth = {{if .Dialback}}false{{else}}true{{end}}
@@ -82,7 +87,7 @@ func (l *Lab) AddProsody(ctx context.Context, domain string, auth PeerAuth) (*Pr
 		return nil, fmt.Errorf("lab: prosody: %w", err)
 	}
 	err = writeTemplate(p.config, prosodyConfig, map[string]any{
-		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback, "Load": l.load,
+		"Dir": host.Dir, "CA": l.CA.File, "Domain": domain, "Dialback": auth == Dialback, "Load": l.load, "SQLite": l.sqlite,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lab: prosody: %w", err)

@@ -48,22 +48,17 @@ func main() {
 	}
 }
 
-func (f *flags) run(ctx context.Context) (err error) {
+func (f *flags) run(ctx context.Context) error {
 	if err := pin(); err != nil {
 		return err
 	}
-	sites, err := bench.Open(ctx, strings.Split(f.servers, ","), f.parley, f.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, sites.Close()) }()
 	size := bench.Full.Divide(f.divide)
 	size.For = f.duration
 	names := strings.Split(f.scenarios, ",")
 	want := func(name string) bool { return slices.Contains(names, name) }
 	report := bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(ctx, "."), Size: size}
-	for _, site := range sites.All {
-		r, err := site.Measure(ctx, size, want, os.Stderr)
+	for name := range strings.SplitSeq(f.servers, ",") {
+		r, err := f.measure(ctx, name, size, want)
 		if err != nil {
 			return err
 		}
@@ -73,6 +68,16 @@ func (f *flags) run(ctx context.Context) (err error) {
 		}
 	}
 	return f.write(&report)
+}
+
+// measure measures one server.
+func (f *flags) measure(ctx context.Context, name string, size bench.Size, want func(string) bool) (r *bench.Result, err error) {
+	site, err := bench.Open(ctx, name, f.parley, f.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, site.Close()) }()
+	return site.Measure(ctx, size, want, os.Stderr)
 }
 
 // write writes the report, whole or not at all, and says what failed.
