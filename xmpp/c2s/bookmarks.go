@@ -197,9 +197,12 @@ func (q *question) oldBookmarksSet(storage *element.Element) error {
 	return q.putURLs(storage)
 }
 
-// converted is a bookmark of an older client as a native one, with the extensions that the native one had.
+// converted is a bookmark of an older client as a native one, with the extensions that the native one had: whether it is pinned, when to
+// notify.
 //
 // spec: XEP-0402 §5.3
+// spec: XEP-0469 §3
+// spec: XEP-0492 §3
 func (q *question) converted(id string, c *element.Element, native []pep.Item) pep.Item {
 	it := pep.Item{ID: id, Publisher: q.from.String(), Published: time.Now().UTC()}
 	it.Payload = c.Copy().RemoveAttr("jid").Rename(nsStorage, nsBookmarks)
@@ -242,7 +245,7 @@ func (s *Session) oldBookmarkNews(ctx context.Context) error {
 
 // bookmarksPublished leaves the rooms that are to be joined no longer.
 //
-// spec: XEP-0402 §4.2
+// spec: XEP-0402 §3.4
 func (q *question) bookmarksPublished(items []pep.Item) error {
 	for _, it := range items {
 		if c := it.Payload; c.Is(nsBookmarks, "conference") && !isTrue(c.Attr("autojoin")) {

@@ -32,12 +32,6 @@ func (f form) get(name string) string {
 	return ""
 }
 
-// has says whether the field was submitted at all.
-func (f form) has(name string) bool {
-	_, ok := f[name]
-	return ok
-}
-
 // yes reads a boolean; what is not submitted is def.
 func (f form) yes(name string, def bool) bool {
 	switch f.get(name) {

@@ -337,11 +337,8 @@ func TestEventingBounds(t *testing.T) {
 	}
 }
 
-// OMEMO's keys are published and its messages pass whole, to a client and from the archive.
-//
-// spec: XEP-0384 §5
-// spec: XEP-0420 §4
-// spec: XEP-0434 §3
+// OMEMO's keys are published, and its messages, envelopes of stanza content encryption and trust messages pass whole, to a client and
+// from the archive.
 func TestEndToEndEncryptionPasses(t *testing.T) {
 	s := xmpptest.New(t)
 	const (
@@ -684,6 +681,29 @@ carol receives:
   <iq type='result' id='4'><pubsub xmlns='http://jabber.org/protocol/pubsub'><subscriptions><subscription node='urn:n'/></subscriptions></pubsub></iq>
   <iq type='result' id='5'><pubsub xmlns='http://jabber.org/protocol/pubsub'><affiliations><affiliation node='urn:n' affiliation='member'/></affiliations></pubsub></iq>
 `, nil)
+}
+
+// Nobody fills the disk with private data.
+func TestPrivateBounds(t *testing.T) {
+	s := xmpptest.New(t)
+	a := s.Connect("alice", "")
+	put := func(name string) string {
+		a.SendRaw("<iq type='set' id='p'><query xmlns='jabber:iq:private'><" + name + " xmlns='urn:x'/></query></iq>")
+		if e := a.Receive(find("id", "p")).Child("", "error"); e != nil {
+			return e.First().Name.Local
+		}
+		return ""
+	}
+	refused := ""
+	for i := 0; i <= 300 && refused == ""; i++ {
+		refused = put(fmt.Sprint("n", i))
+	}
+	if refused != "resource-constraint" {
+		t.Errorf("one piece too many was answered with %q", refused)
+	}
+	if again := put("n0"); again != "" {
+		t.Errorf("changing one that is there was answered with %q", again)
+	}
 }
 
 func sha1Of(t *testing.T, data string) string {

@@ -132,6 +132,8 @@ func (q *question) put(p publication) error {
 //
 // spec: XEP-0060 §7.1.4
 // spec: XEP-0060 §7.1.5
+// spec: XEP-0222 §3
+// spec: XEP-0223 §3
 func (q *question) nodeToPublishOn(tx hub.Tx, p publication) (pep.Config, error) {
 	c, found, err := pep.ReadNode(tx, q.account, p.node)
 	if err != nil {

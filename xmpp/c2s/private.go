@@ -13,6 +13,9 @@ import (
 // dataPrivate begins the types of the private data that XMPP clients keep.
 const dataPrivate = "xmpp.private:"
 
+// maxPrivate is how many pieces of private data an account may keep for its XMPP clients; the hub bounds the bytes of each.
+const maxPrivate = 300
+
 // datum reads one piece of an account's data; nil if there is none.
 func (q *question) datum(account core.Address, typ string) (*element.Element, error) {
 	d, err := q.srv.Hub.Datum(q.ctx, account, "", typ)
@@ -72,9 +75,36 @@ func (q *question) privateSet() (answer, error) {
 			}
 			continue
 		}
-		if err := q.putDatum(dataPrivate+el.Name.Space+" "+el.Name.Local, el); err != nil {
+		typ := dataPrivate + el.Name.Space + " " + el.Name.Local
+		if err := q.roomFor(typ); err != nil {
+			return nil, err
+		}
+		if err := q.putDatum(typ, el); err != nil {
 			return nil, err
 		}
 	}
 	return nil, nil
+}
+
+// roomFor refuses a new piece of private data where there are too many.
+func (q *question) roomFor(typ string) error {
+	return q.srv.Hub.Read(q.ctx, func(v hub.View) error {
+		all, err := v.Data(q.who, 0)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, d := range all {
+			if d.Type == typ {
+				return nil
+			}
+			if strings.HasPrefix(d.Type, dataPrivate) {
+				n++
+			}
+		}
+		if n >= maxPrivate {
+			return translate.Fail(translate.ResourceConstraint, "this account keeps too many pieces of private data")
+		}
+		return nil
+	})
 }
