@@ -270,6 +270,11 @@ func reactionsOf(v View, who core.Address, target core.EventID) (map[string]core
 
 // verdict asks the conversation's one authority.
 func (t *turn) verdict(p place, e, target *core.Event, accepted bool) error {
+	if p.c.Shape == core.Direct && talks(e.Content) {
+		if err := t.unheard(p, e.Sender); err != nil {
+			return err
+		}
+	}
 	switch {
 	case p.c.Authority == core.Here && accepted:
 		return errors.New("nobody elsewhere decides about this conversation")
@@ -285,6 +290,20 @@ func (t *turn) verdict(p place, e, target *core.Event, accepted bool) error {
 		return Refuse(Unable, "nobody here can decide about this conversation")
 	}
 	return j.Verdict(t.tx, p.c, p.s, e)
+}
+
+// unheard refuses what is said to one person alone who blocks the speaker:
+// nobody would ever hear it.
+func (t *turn) unheard(p place, sender core.Address) error {
+	to, ok := peer(p.c, p.s, sender)
+	if !ok || !t.h.ours(to) {
+		return nil
+	}
+	blocked, err := t.h.blocks.has(t.tx, to, sender)
+	if err == nil && blocked {
+		err = Refuse(Blocked, "%s takes no messages from you", to.Bare())
+	}
+	return err
 }
 
 // keep numbers the event, lets the mirrors write their forms, and stores it.

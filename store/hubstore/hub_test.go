@@ -80,6 +80,35 @@ func TestRequestAndAnswer(t *testing.T) {
 	})
 }
 
+// Who is blocked is told that she is not heard, and nothing is kept of what she
+// said; in a room she goes on speaking to the others.
+func TestBlockedIsTold(t *testing.T) {
+	each(t, func(t *testing.T, h *hub.Hub) {
+		ctx := context.Background()
+		alice, bob := hubtest.Account(t, h, "alice"), hubtest.Account(t, h, "bob")
+		must[core.Event](t)(h.SubmitDirect(ctx, alice, hub.Draft{Sender: bob, Content: say("hello")}))
+		first := must[core.Event](t)(h.SubmitDirect(ctx, bob, hub.Draft{Sender: alice, Content: say("hello too")}))
+		if err := h.Block(ctx, bob, alice); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []core.Content{say("are you there?"), core.Edit{Target: first.ID, Body: core.TextBody("hello!")}} {
+			if _, err := h.SubmitDirect(ctx, bob, hub.Draft{Sender: alice, Content: c}); hub.CodeOf(err) != hub.Blocked {
+				t.Errorf("%T to one who blocks the sender: %v", c, err)
+			}
+		}
+		if _, err := h.SubmitDirect(ctx, bob, hub.Draft{Sender: alice, Content: core.Retract{Target: first.ID}}); err != nil {
+			t.Errorf("what was said can be taken back: %v", err)
+		}
+		room := must[core.Conversation](t)(h.Open(ctx, hub.Opening{Creator: alice, Shape: core.Group, Public: true}))
+		must[core.Event](t)(h.Join(ctx, hub.JoinRequest{Conv: room.ID, Who: bob}))
+		must[core.Event](t)(h.Submit(ctx, hub.Draft{Conv: room.ID, Sender: alice, Content: say("to all")}))
+		if err := h.Unblock(ctx, bob, alice); err != nil {
+			t.Fatal(err)
+		}
+		must[core.Event](t)(h.SubmitDirect(ctx, bob, hub.Draft{Sender: alice, Content: say("thank you")}))
+	})
+}
+
 // The same alias is the same message; with another digest it is another.
 func TestRepetition(t *testing.T) {
 	each(t, func(t *testing.T, h *hub.Hub) {
