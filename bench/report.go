@@ -57,19 +57,22 @@ func rows(size Size) []row {
 		{"… acknowledged (XEP-0198)", "1/s", more, throughput(chat, func(t *Throughput) float64 { return float64(t.Acked) / t.Time.Seconds() })},
 		{"… processor time of a message", "µs", less, throughput(chat, func(t *Throughput) float64 { return micros(t.PerMessage()) })},
 		{"… core in use", "%", neither, throughput(chat, busy)},
+		{"… the clients' core", "%", neither, throughput(chat, clientsBusy)},
 		{"… fsyncs", "1/s", neither, throughput(chat, syncs)},
 		{fmt.Sprintf("Room of %d: deliveries", size.Occupants), "1/s", more, throughput(room, (*Throughput).Rate)},
 		{"… messages", "1/s", more, throughput(room, func(t *Throughput) float64 { return t.Rate() / float64(size.Occupants) })},
 		{"… processor time of a delivery", "µs", less, throughput(room, func(t *Throughput) float64 { return micros(t.PerMessage()) })},
 		{"… core in use", "%", neither, throughput(room, busy)},
+		{"… the clients' core", "%", neither, throughput(room, clientsBusy)},
 		{"… fsyncs", "1/s", neither, throughput(room, syncs)},
 		{"… until all are in", "s", less, throughput(room, func(t *Throughput) float64 { return t.Enter.Seconds() })},
 	}
 	return append(all, otherRows(size)...)
 }
 
-func busy(t *Throughput) float64  { return 100 * t.CPU.Seconds() / t.Time.Seconds() }
-func syncs(t *Throughput) float64 { return float64(t.Syncs) / t.Time.Seconds() }
+func busy(t *Throughput) float64        { return 100 * t.CPU.Seconds() / t.Time.Seconds() }
+func clientsBusy(t *Throughput) float64 { return 100 * t.Mine.Seconds() / t.Time.Seconds() }
+func syncs(t *Throughput) float64       { return float64(t.Syncs) / t.Time.Seconds() }
 
 // have makes a row's value of a scenario that may not have been run.
 func have[T any](of func(*Result) *T, f func(*T) float64) func(*Result) (float64, bool) {
