@@ -25,9 +25,6 @@ const (
 	nsRoster  = "jabber:iq:roster"
 )
 
-// mailbox is how many stanzas of other sessions may wait for one, and requests of other goroutines.
-const mailbox = 256
-
 // Features is what clients are offered after authentication: [stream.Clients.Features].
 func (srv *Server) Features(c *stream.Conn) []*element.Element {
 	session := element.New(nsSession, "session")
@@ -49,24 +46,30 @@ func (srv *Server) boundFeatures(c *stream.Conn) []*element.Element {
 //
 // spec: RFC 6120 §7
 func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
+	// The stack of this goroutine is most of what an idle session takes, so what is waited in is small.
+	if s, l := srv.begin(ctx, conn); s != nil {
+		s.read(ctx, l)
+	}
+}
+
+// begin deals with what goes on before a resource is bound. It returns nil when the stream has come to nothing.
+func (srv *Server) begin(ctx context.Context, conn *stream.Conn) (*Session, *link) {
 	account := core.LocalAddress(conn.Account(), conn.LocalDomain())
 	if in := conn.Login(); in != nil {
 		if s, l := srv.login(ctx, conn, account, in); s != nil {
-			s.read(ctx, l)
-			return
+			return s, l
 		}
 	}
 	for range 20 {
 		el, err := conn.Next(ctx)
 		if err != nil {
 			conn.Close(err)
-			return
+			return nil, nil
 		}
 		switch {
 		case el.Is(nsSM, "resume"):
 			if s, l := srv.resume(ctx, conn, account, el); s != nil {
-				s.read(ctx, l)
-				return
+				return s, l
 			}
 		case el.Is(nsSM, "enable"):
 			_ = conn.Send(smFailed(translate.UnexpectedRequest.Name))
@@ -81,16 +84,16 @@ func (srv *Server) Handle(ctx context.Context, conn *stream.Conn) {
 			_ = conn.Send(result)
 			srv.wg.Add(1)
 			go s.run(ctx)
-			s.read(ctx, l)
-			return
+			return s, l
 		case el.Is(translate.NSClient, "iq") && isRequest(el):
 			_ = conn.Send(translate.Bounce(el, translate.Fail(translate.NotAllowed, "bind a resource first")))
 		default:
 			conn.Close(stream.Errorf(stream.NotAuthorized, "bind a resource first"))
-			return
+			return nil, nil
 		}
 	}
 	conn.Close(stream.Errorf(stream.PolicyViolation, "bind a resource"))
+	return nil, nil
 }
 
 // bind makes a session; client is the installation, where it has named itself. One that has the resource already ends first.
@@ -120,7 +123,7 @@ func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Add
 	s := &Session{
 		srv: srv, account: account, jid: full, client: client, hub: hs, link: l,
 		log:   srv.Log.With("account", account.Bare(), "resource", full.Resource),
-		inbox: make(chan inbound), mail: make(chan *element.Element, mailbox), calls: make(chan func(context.Context), 1),
+		inbox: make(chan inbound), mail: newMailbox(), calls: make(chan func(context.Context), 1),
 		done: make(chan struct{}), drained: make(chan *link, 1),
 		lastSent: map[core.Address]bool{},
 		directed: map[translate.JID]bool{}, pending: map[string]func(*element.Element){}, values: map[any]any{},
@@ -187,23 +190,35 @@ func (s *Session) read(ctx context.Context, l *link) {
 	pace, account := s.srv.Guard.Pace(guard.Stanzas), s.account.String()
 	for {
 		el, err := l.conn.Next(ctx)
-		told := int64(-1)
 		if err == nil {
 			_ = pace.Wait(ctx) // it fails only at the end of the server, which the session hears of
 			_ = s.srv.Guard.Wait(ctx, guard.AccountStanzas, account)
-			told = s.answerAtOnce(l, el)
 		}
-		select {
-		case s.inbox <- inbound{l, el, err, told}:
-		case <-l.released:
-			return
-		case <-s.done:
-			err = errBye
-		}
-		if err != nil && !errors.Is(err, stream.ErrIdle) {
+		if !s.hand(l, el, err) {
 			break
 		}
 	}
+	s.letGo(l)
+}
+
+// hand gives the session what was read, and says whether to read on.
+func (s *Session) hand(l *link, el *element.Element, err error) bool {
+	told := int64(-1)
+	if err == nil {
+		told = s.answerAtOnce(l, el)
+	}
+	select {
+	case s.inbox <- inbound{l, el, err, told}:
+	case <-l.released:
+		return false
+	case <-s.done:
+		return false
+	}
+	return err == nil || errors.Is(err, stream.ErrIdle)
+}
+
+// letGo waits until the session has done with the stream.
+func (s *Session) letGo(l *link) {
 	select {
 	case <-l.released:
 	case <-s.done: // the session lets go of its stream when it ends

@@ -29,7 +29,7 @@ type Session struct {
 
 	// What other goroutines may use.
 	inbox chan inbound
-	mail  chan *element.Element // stanzas routed by other sessions
+	mail  *mailbox // stanzas routed by other sessions
 	calls chan func(ctx context.Context)
 	done  chan struct{} // closed at the end
 	state sharedState
@@ -152,7 +152,7 @@ func (s *Session) run(ctx context.Context) {
 
 // step waits for one thing to do and does it. While the client reads too slowly, it does nothing but wait for it.
 func (s *Session) step(ctx context.Context) {
-	inbox, mail, news := s.inbox, s.mail, s.hub.Ready()
+	inbox, mail, news := s.inbox, s.mail.ready, s.hub.Ready()
 	if len(s.waiting) > 0 {
 		inbox, mail, news = nil, nil, nil
 	}
@@ -163,8 +163,10 @@ func (s *Session) step(ctx context.Context) {
 	select {
 	case m := <-inbox:
 		s.fromClient(ctx, m)
-	case st := <-mail:
-		s.SendAway(st)
+	case <-mail:
+		if st := s.mail.take(); st != nil {
+			s.SendAway(st)
+		}
 	case <-news:
 		s.readNews(ctx)
 	case f := <-s.calls:
@@ -216,12 +218,7 @@ func (s *Session) post(st *element.Element) bool {
 		return false
 	default:
 	}
-	select {
-	case s.mail <- st:
-		return true
-	default:
-		return false
-	}
+	return s.mail.put(st)
 }
 
 // fail ends the session.

@@ -23,8 +23,11 @@ type writer struct {
 	failed  func(error)   // called once, without the lock
 }
 
-// keepBuffer is how much of an emptied queue is kept for the next time.
-const keepBuffer = 2 << 10
+// queues are emptied queues: an idle stream has none.
+var queues = sync.Pool{New: func() any { return new([]byte) }}
+
+// keepBuffer is how large a queue may have grown that is used again.
+const keepBuffer = 16 << 10
 
 // add queues what put appends, whole or not at all. An element larger than the queue may wait alone: the limits for elements are
 // the caller's.
@@ -36,6 +39,9 @@ func (w *writer) add(put func([]byte) []byte, seal bool) error {
 	}
 	if w.sealed {
 		return ErrClosed
+	}
+	if w.queue == nil {
+		w.queue = *queues.Get().(*[]byte)
 	}
 	before := len(w.queue)
 	queue := put(w.queue)
@@ -69,9 +75,12 @@ func (w *writer) run() {
 		}
 	}
 	w.running = false
-	if w.queue = nil; cap(buf) <= keepBuffer {
-		w.queue = buf[:0]
+	for _, b := range [][]byte{buf, w.queue} {
+		if b = b[:0]; cap(b) > 0 && cap(b) <= keepBuffer {
+			queues.Put(&b)
+		}
 	}
+	w.queue = nil
 	if w.drained != nil {
 		close(w.drained)
 		w.drained = nil
