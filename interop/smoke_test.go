@@ -51,6 +51,7 @@ func TestSmoke(t *testing.T) {
 	for _, s := range []*Session{
 		{World: w, SeatA: Seat{driver(t, "matrixjs"), w.Parley}, SeatB: Seat{driver(t, "slixmpp"), w.Parley}},
 		{World: w, SeatA: Seat{driver(t, "xmppjs"), w.Parley}, SeatB: Seat{driver(t, "nio"), w.Parley}},
+		{World: w, SeatA: Seat{driver(t, "stanza"), w.Parley}, SeatB: Seat{driver(t, "nio"), w.Parley}},
 		{World: w, SeatA: Seat{driver(t, "slixmpp"), w.Prosody}, SeatB: Seat{driver(t, "matrixjs"), w.Parley}},
 		{World: w, SeatA: Seat{driver(t, "nio"), w.Parley}, SeatB: Seat{driver(t, "xmppjs"), w.Ejabberd}},
 	} {
