@@ -144,7 +144,7 @@ func (m *matrixClient) note(ctx context.Context, data []byte) error {
 
 // say sends a message to the room.
 //
-// spec: MX 1.19 CS §10.4
+// spec: MX 1.19 CS §7.8
 func (m *matrixClient) say(ctx context.Context, txn, body string) error {
 	path := "/rooms/" + url.PathEscape(m.room) + "/send/m.room.message/" + url.PathEscape(txn)
 	_, err := m.raw(ctx, http.MethodPut, path, object{"msgtype": "m.text", "body": body})

@@ -34,6 +34,7 @@ func (q *question) roster() (answer, error) {
 		return nil, err
 	}
 	list := element.New(nsRoster, "query")
+	// spec: XEP-0237 §2
 	given, versions := q.payload.LookupAttr("", "ver")
 	if q.s.versions = versions; versions {
 		ver := rosterVersion(items)
