@@ -176,6 +176,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { s.certs.Watch(gctx, certCheck); return nil })
 	g.Go(func() error { s.reloadOnHangup(gctx); return nil })
+	g.Go(func() error { tidy(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		return s.drain(context.WithoutCancel(gctx), all)
