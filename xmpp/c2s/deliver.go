@@ -1,6 +1,7 @@
 package c2s
 
 import (
+	"bytes"
 	"context"
 
 	"parley/core"
@@ -161,7 +162,7 @@ func (s *Session) receivedMessage(m *element.Element, e *core.Event) {
 
 // nativeTo is the client to which the sender addressed a message, "" for all.
 func nativeTo(e *core.Event) string {
-	if e.Native == nil || e.Native.Network != core.XMPP {
+	if e.Native == nil || e.Native.Network != core.XMPP || bareTo(e.Native.Data) {
 		return ""
 	}
 	m, err := element.Parse(e.Native.Data, element.DefaultLimits)
@@ -173,6 +174,15 @@ func nativeTo(e *core.Event) string {
 		return ""
 	}
 	return j.Resource
+}
+
+// bareTo says that a stanza in our own encoding is plainly addressed to a bare JID, which most are: so that it need not be parsed to
+// know that.
+func bareTo(stanza []byte) bool {
+	tag, _, _ := bytes.Cut(stanza, []byte(">"))
+	_, to, ok := bytes.Cut(tag, []byte(" to='"))
+	to, _, ended := bytes.Cut(to, []byte("'"))
+	return ok && ended && !bytes.ContainsAny(to, "/&")
 }
 
 // copied says whether a message may be copied to other clients than the one that it is for.
