@@ -61,7 +61,10 @@ func (s *server) addXMPP(ctx context.Context, files *media.Files) error {
 // toServers makes what reaches other servers and components.
 func (x *xmppHouse) toServers() {
 	s := x.s
-	x.components = component.New(component.Config{Secrets: secrets(s.cfg.Components), Settings: streamSettings(s.cfg), Log: s.log})
+	x.components = component.New(component.Config{
+		Secrets: secrets(s.cfg.Components), Hosted: s.hub.Hosts, GetCertificate: s.certs.Server("xmpp-client").GetCertificate,
+		Settings: streamSettings(s.cfg), Log: s.log,
+	})
 	x.carrier = s2s.New(s2s.Config{
 		Hub: s.hub, Federation: s.federation(), Base: x.base, Log: s.log, Count: s.metrics, Guard: x.guard,
 		Idle: s.cfg.Limits.IdleTimeout.D(), Components: x.components,

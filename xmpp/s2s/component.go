@@ -17,8 +17,8 @@ import (
 type Components interface {
 	// Has says whether a domain is a component's.
 	Has(domain string) bool
-	// Stream is the stream of the component of a domain; false while it is away.
-	Stream(domain string) (*stream.Conn, bool)
+	// Stream is the stream of the component of a domain; false while it is away. gone is closed when it is no longer that.
+	Stream(domain string) (c *stream.Conn, gone <-chan struct{}, ok bool)
 }
 
 // errAway says that a component is not connected.
@@ -63,14 +63,15 @@ func (c *Carrier) Take(ctx context.Context, domain string, st *element.Element) 
 
 // attached makes a line of a component's stream. It is not the line's to close.
 func (c *Carrier) attached(domain string) (*line, error) {
-	conn, ok := c.cfg.Components.Stream(domain)
+	conn, gone, ok := c.cfg.Components.Stream(domain)
 	if !ok {
 		return nil, errAway
 	}
-	ln := &line{Conn: conn, ended: make(chan struct{}), shared: true, why: io.ErrUnexpectedEOF}
+	ln := &line{Conn: conn, gone: gone, ended: make(chan struct{}), shared: true, why: io.ErrUnexpectedEOF}
 	c.wg.Go(func() {
 		select {
 		case <-conn.Done():
+		case <-gone:
 		case <-c.ctx.Done():
 		}
 		close(ln.ended)

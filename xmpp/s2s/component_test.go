@@ -20,12 +20,17 @@ import (
 	"parley/xmpp/stream"
 )
 
-// withComponents is a node with the component echo.DOMAIN, and where that connects.
+// withComponents is a node with the components echo.DOMAIN and second.DOMAIN, which have one secret, and third.DOMAIN, and where they
+// connect.
 func withComponents(t testing.TB, w *world, domain string) (*node, string) {
 	t.Helper()
 	host := "echo." + domain
-	attached := component.New(component.Config{Secrets: map[string]string{host: "a secret"}, Log: slog.New(slog.DiscardHandler),
-		Settings: stream.Settings{CloseTimeout: 200 * time.Millisecond}})
+	own := ca().issue(t, domain)
+	attached := component.New(component.Config{
+		Secrets: map[string]string{host: "a secret", "second." + domain: "a secret", "third." + domain: "another secret"},
+		Hosted:  func(d string) bool { return d == domain }, Log: slog.New(slog.DiscardHandler),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil },
+		Settings:       stream.Settings{CloseTimeout: 200 * time.Millisecond}})
 	n := newNode(t, w, domain, func(c *s2s.Config) {
 		cert := ca().issue(t, domain, "rooms."+domain, host)
 		c.Federation.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }

@@ -224,7 +224,8 @@ func (l *link) open(item cargo) (*line, error) {
 type line struct {
 	*stream.Conn
 	ended chan struct{}
-	why   error // once ended is closed
+	why   error           // once ended is closed
+	gone  <-chan struct{} // closed when the stream is no longer one to that domain; nil if it always is
 	// shared lines are streams of the other side's, which are not closed when nothing is sent.
 	shared bool
 }
@@ -263,7 +264,9 @@ func (ln *line) up() bool {
 	select {
 	case <-ln.ended:
 		return false
-	case <-ln.Done(): // it will have ended in a moment
+	case <-ln.gone: // it will have ended in a moment
+		return false
+	case <-ln.Done():
 		return false
 	default:
 		return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // the hash of the handshake, in which a secret nobody else has is hashed with an ID of ours
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/hex"
 	"log/slog"
 	"net"
@@ -24,9 +25,16 @@ var componentEncoder = element.Encoder{Default: NSComponent, Prefixes: map[strin
 type Components struct {
 	// Secret is what the component of a domain proves itself with. It gets normalised names.
 	Secret func(domain string) (secret string, ok bool)
+	// Hosted says whether a domain is served here, and so one for which a component that binds its domains opens a stream; nil if
+	// there are none of that kind.
+	Hosted func(domain string) bool
+	// GetCertificate picks a certificate for components that bind, which must then use TLS. If it is nil they must come from the
+	// loopback address.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Handle gets each authenticated stream and owns it until it returns, after which it is closed. Conn.RemoteDomain is the
-	// component's domain. Stanzas have the namespace jabber:client, in both directions. ctx ends with the server.
-	Handle func(ctx context.Context, c *Conn)
+	// domain for which the component has authenticated; binds says that it has yet to bind it, and may bind others. Stanzas have the
+	// namespace jabber:client, in both directions. ctx ends with the server.
+	Handle func(ctx context.Context, c *Conn, binds bool)
 	// Settings bound each stream.
 	Settings Settings
 	// Log gets what operators want to know. It never sees content or secrets.
@@ -35,33 +43,41 @@ type Components struct {
 	pending pending
 }
 
-// Serve accepts streams, which have no TLS, until ctx ends or ln fails; it closes ln, and returns when all its streams have ended.
+// Serve accepts streams until ctx ends or ln fails; it closes ln, and returns when all its streams have ended. The content namespace
+// of its stream says which kind of component it is that connects.
 func (s *Components) Serve(ctx context.Context, ln net.Listener) error {
 	set := s.Settings.withDefaults()
+	clients := s.binding()
 	a := acceptor{set: set, pending: &s.pending, log: s.Log, serve: func(ctx context.Context, nc net.Conn, leave func()) {
 		c := newConn(ctx, nc, set, componentEncoder)
 		c.framing = componentDocument{document{componentEncoder}}
 		c.release = leave
 		defer c.Abort()
 		stop := context.AfterFunc(ctx, c.Abort)
-		err := s.shakeHands(ctx, c)
+		header, err := c.reader.Header()
+		binds := err == nil && clients != nil && c.reader.Namespace("") == NSClient
+		if binds {
+			err = s.authenticate(ctx, c, clients, header)
+		} else {
+			err = s.shakeHands(ctx, c, header, err)
+		}
 		if stop(); err != nil {
 			s.Log.Warn("component did not authenticate", "addr", nc.RemoteAddr(), "component", c.RemoteDomain(), "err", err)
 			c.Close(err)
 			return
 		}
-		c.inspect = inspectComponent
-		s.Handle(ctx, c)
+		s.Handle(ctx, c, binds)
 		c.Close(nil)
 	}}
 	return a.run(ctx, ln)
 }
 
-// shakeHands exchanges headers and takes the component's proof that it has the secret.
+// shakeHands takes the component's header, or the error with which reading it failed, answers, and takes the component's proof that
+// it has the secret.
 //
 // spec: XEP-0114 §3
-func (s *Components) shakeHands(ctx context.Context, c *Conn) error {
-	el, err := c.reader.Header()
+func (s *Components) shakeHands(ctx context.Context, c *Conn, el *element.Element, err error) error {
+	c.inspect = inspectComponent
 	if err != nil {
 		err = c.explain(ctx, err)
 	} else {

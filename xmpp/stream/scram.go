@@ -60,12 +60,17 @@ var (
 type identity struct {
 	domain string
 	local  string // set when the exchange has succeeded
+	// component says that it is no account of the domain: local is a domain itself.
+	component bool
 }
 
 // claim normalises an authentication identity, and checks that the authorisation identity, if there is one, is the same account.
 //
 // spec: RFC 6120 §6.3.8
 func (id *identity) claim(authcid, authzid string) (local string, err error) {
+	if id.component {
+		return claimDomain(authcid, authzid)
+	}
 	j, err := jid.New(authcid, id.domain, "")
 	if err != nil || j.Localpart() == "" {
 		return "", ErrNoAccount
