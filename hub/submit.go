@@ -282,7 +282,7 @@ func (t *turn) verdict(p place, e, target *core.Event, accepted bool) error {
 		return judge(p.s, e)
 	case accepted:
 		return nil
-	case p.c.Authority == core.Elsewhere:
+	case p.c.Authority == core.Elsewhere && t.h.remotes[p.c.Address.Network] != nil:
 		return judgeElsewhere(p.s, e, target)
 	}
 	j := t.h.judges[p.c.Authority]
