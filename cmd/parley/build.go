@@ -77,13 +77,13 @@ func hubConfig(cfg *config.Config) hub.Config {
 		RoomVersion:  string(cfg.Matrix.RoomVersion),
 		Encryption:   string(cfg.Matrix.Encryption),
 		Registration: string(cfg.Registration.Mode), RegistrationTokens: cfg.Registration.Tokens,
-		Strangers:    core.Hold,
-		GiveUp:       cfg.Limits.OutboxGiveUp.D(),
-		RetryMax:     cfg.Limits.OutboxRetryMax.D(),
-		MaxContent:   int(cfg.Limits.MessageSize.Bytes()),
-		MaxContacts:  cfg.Limits.Contacts,
-		MaxAsks:      cfg.Limits.AsksPending,
-		Prepare:      preparePassword,
+		Strangers:   core.Hold,
+		GiveUp:      cfg.Limits.OutboxGiveUp.D(),
+		RetryMax:    cfg.Limits.OutboxRetryMax.D(),
+		MaxContent:  int(cfg.Limits.MessageSize.Bytes()),
+		MaxContacts: cfg.Limits.Contacts,
+		MaxAsks:     cfg.Limits.AsksPending,
+		Prepare:     preparePassword,
 	}
 }
 
