@@ -266,6 +266,9 @@ func (w *writer) operate(ctx context.Context, o *op) (err error, broken bool) {
 	w.running = o
 	err = call(o.f, o.tx)
 	w.running = nil
+	if p, ok := err.(*PanicError); ok { //nolint:errorlint // call returns it bare
+		w.db.log.Error("store: an operation panicked", "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+	}
 	o.tx.finish()
 	if err == nil && o.tx.err != nil {
 		err = fmt.Errorf("store: a failed statement spoiled the operation: %w", o.tx.err)

@@ -29,6 +29,7 @@ var counters = []struct {
 	{"foreign_entered", "Attempts to enter rooms of other XMPP servers.", []string{"outcome"}},
 	{"foreign_dropped", "What rooms of other XMPP servers sent that was dropped.", []string{"why"}},
 	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},
+	{"panics", "Mistakes in the program that were kept from taking it down, by its part: see the log.", []string{"where"}},
 	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/internal/contain"
 	"parley/media"
 	"parley/store"
 	"parley/xmpp/adhoc"
@@ -64,6 +65,8 @@ type Service interface {
 type Config struct {
 	Hub *hub.Hub
 	Log *slog.Logger
+	// Count gets "panics"; it may be nil.
+	Count hub.Counter
 	// Router reaches other servers; nil where there are none.
 	Router Router
 	// Files keeps uploads and avatars; nil for none.
@@ -109,6 +112,7 @@ type Server struct {
 	profiles  *profiles
 	push      *pusher
 	commands  *adhoc.Service
+	keep      contain.Keeper
 
 	mu       sync.Mutex
 	sessions map[core.Address]map[string]*Session // by resource
@@ -138,6 +142,7 @@ func New(cfg Config) *Server {
 	srv := &Server{
 		Config: cfg, services: map[string]Service{}, caps: newCapsCache(),
 		names:    translate.Names{Home: cfg.Hub.Home(), Hosts: cfg.Hub.Hosts},
+		keep:     contain.Keeper{Where: "c2s", Log: cfg.Log, Count: cfg.Count},
 		cursors:  newCursors(cfg.Hub),
 		sessions: map[core.Address]map[string]*Session{}, streams: map[string]*Session{},
 	}

@@ -144,7 +144,9 @@ func (s *Session) SetValue(key, value any) {
 func (s *Session) run(ctx context.Context) {
 	defer s.srv.wg.Done()
 	for s.ended == nil {
-		s.step(ctx)
+		if s.srv.keep.Do(func() error { s.step(ctx); return nil }) != nil {
+			s.fail(stream.Errorf(stream.InternalServerError, ""))
+		}
 		s.askAck()
 	}
 	s.end(context.WithoutCancel(ctx))
@@ -319,8 +321,9 @@ func (l *link) close(why error) {
 func (s *Session) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	s.gone(ctx)
-	s.keepCount(ctx)
+	for _, f := range []func(context.Context){s.gone, s.keepCount} {
+		_ = s.srv.keep.Do(func() error { f(ctx); return nil })
+	}
 	s.srv.remove(s)
 	s.hub.Close()
 	close(s.done)

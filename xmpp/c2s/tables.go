@@ -139,15 +139,17 @@ func (s *Session) stanza(ctx context.Context, st *element.Element) {
 	if !s.stamp(st) {
 		return
 	}
-	var err error
-	switch st.Name.Local {
-	case "iq":
-		err = s.iq(ctx, st)
-	case "message":
-		err = s.message(ctx, st)
-	case "presence":
-		err = s.presenceStanza(ctx, st)
-	}
+	err := s.srv.keep.Do(func() error {
+		switch st.Name.Local {
+		case "iq":
+			return s.iq(ctx, st)
+		case "message":
+			return s.message(ctx, st)
+		case "presence":
+			return s.presenceStanza(ctx, st)
+		}
+		return nil
+	})
 	if err == nil {
 		return
 	}

@@ -182,17 +182,21 @@ func (s *Service) change(ctx context.Context, v Visit, c core.Conversation, to t
 		return err
 	}
 	r := s.room(c.ID, true)
-	r.mu.Lock()
-	if o := r.sessions[v.From]; o != nil {
-		o.extra = extras(el)
+	shown := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if o := r.sessions[v.From]; o != nil {
+			o.extra = extras(el)
+		}
+		me := st.Members[v.Who]
+		if me.Nick == to.Resource {
+			s.showTo(r, c, st, me, extras(el), translate.JID{})
+		}
+		return me.Nick == to.Resource
 	}
-	me := st.Members[v.Who]
-	if me.Nick == to.Resource {
-		s.showTo(r, c, st, me, extras(el), translate.JID{})
-		r.mu.Unlock()
+	if shown() {
 		return nil
 	}
-	r.mu.Unlock()
 	if err := s.Guard.Allow(guard.Nicks, v.Who.String()+" "+string(c.ID)); err != nil {
 		return err
 	}

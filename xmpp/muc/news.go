@@ -167,8 +167,8 @@ func (s *Service) expel(id core.ConvID, e *core.Event, st *core.State, jid trans
 	}
 	if r := s.room(id, false); r != nil {
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		s.exit(id, r, jid)
-		r.mu.Unlock()
 	}
 }
 

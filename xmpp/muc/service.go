@@ -15,6 +15,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/internal/contain"
 	"parley/xmpp/element"
 	"parley/xmpp/guard"
 	"parley/xmpp/lookup"
@@ -37,7 +38,9 @@ const (
 
 // Config is what a Service needs.
 type Config struct {
-	Hub   *hub.Hub
+	Hub *hub.Hub
+	// Count gets "panics"; it may be nil.
+	Count hub.Counter
 	Names translate.Names
 	// Base is "https://" and the host under which stored files have links.
 	Base string
@@ -200,7 +203,8 @@ func (s *Service) Handle(ctx context.Context, v Visit, el *element.Element) {
 		s.bounced(ctx, v, el)
 		return
 	}
-	err := s.handle(ctx, v, el)
+	keep := contain.Keeper{Where: "muc", Log: s.Log, Count: s.Count}
+	err := keep.Do(func() error { return s.handle(ctx, v, el) })
 	if err == nil || el.Attr("type") == "error" {
 		return
 	}

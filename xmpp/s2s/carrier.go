@@ -11,6 +11,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/internal/contain"
 	"parley/xmpp/c2s"
 	"parley/xmpp/element"
 	"parley/xmpp/foreign"
@@ -45,8 +46,8 @@ type Config struct {
 
 // Carrier reaches other XMPP servers. Its methods may be called by any goroutine.
 //
-// It counts "s2s_unconfirmed" (accepted without the other server's word)
-// and "s2s_dropped" (by what: presence, typing, stanza, malformed, loop, error, errand).
+// It counts "s2s_unconfirmed" (accepted without the other server's word),
+// "s2s_dropped" (by what: presence, typing, stanza, malformed, loop, error, errand) and "panics".
 type Carrier struct {
 	cfg   Config
 	hub   *hub.Hub
@@ -60,6 +61,7 @@ type Carrier struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
+	keep    contain.Keeper
 	errands chan func(context.Context)
 	dials   chan struct{} // as many as may be opened at a time
 
@@ -110,6 +112,7 @@ func New(cfg Config) *Carrier {
 	c := &Carrier{
 		cfg: cfg, hub: cfg.Hub, log: cfg.Log,
 		names:   translate.Names{Home: cfg.Hub.Home(), Hosts: cfg.Hub.Hosts},
+		keep:    contain.Keeper{Where: "s2s", Log: cfg.Log, Count: cfg.Count},
 		errands: make(chan func(context.Context), maxErrands),
 		dials:   make(chan struct{}, maxDials),
 		links:   map[stream.Pair]*link{},
@@ -194,7 +197,7 @@ func (c *Carrier) runErrands() {
 		select {
 		case f := <-c.errands:
 			ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
-			f(ctx)
+			_ = c.keep.Do(func() error { f(ctx); return nil })
 			cancel()
 		case <-c.ctx.Done():
 			return

@@ -8,6 +8,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/internal/contain"
 	"parley/xmpp/element"
 	"parley/xmpp/lookup"
 	"parley/xmpp/stream"
@@ -32,9 +33,14 @@ func (c *Carrier) Deliver(ctx context.Context, dest string, parcels []hub.Delive
 	var sent []flight
 	for i := range parcels {
 		p := &parcels[i]
-		stanzas, losses, err := c.write(ctx, p)
+		var stanzas []*element.Element
+		var losses []core.Loss
+		err := c.keep.Do(func() (err error) {
+			stanzas, losses, err = c.write(ctx, p)
+			return err
+		})
 		results[i].Losses = losses
-		if err != nil && !certain(err) {
+		if err != nil && !certain(err) && !contain.Contained(err) {
 			c.log.Error("writing for another server", "remote", dest, "err", err)
 			results = results[:i] // the rest is tried again
 			break

@@ -102,17 +102,7 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 	who, err := c.names.Address(from.Bare())
 	v := visit{st: st, from: from, to: to, who: who}
 	if err == nil {
-		err = c.mayAsk(v)
-	}
-	switch _, rooms := c.names.RoomsOf(to.Domain); {
-	case err != nil:
-	case c.occupant(st, from, to):
-	case c.component(to.Domain):
-		c.Route(st)
-	case rooms:
-		err = c.room(ctx, v)
-	default:
-		err = kinds[st.Name.Local](c, ctx, v)
+		err = c.keep.Do(func() error { return c.deal(ctx, v) })
 	}
 	if err == nil {
 		return
@@ -123,6 +113,23 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 	if wantsError(st) {
 		c.Route(translate.Bounce(st, err))
 	}
+}
+
+// deal does what a stanza asks for, according to whom it is addressed to.
+func (c *Carrier) deal(ctx context.Context, v visit) error {
+	if err := c.mayAsk(v); err != nil {
+		return err
+	}
+	switch _, rooms := c.names.RoomsOf(v.to.Domain); {
+	case c.occupant(v.st, v.from, v.to):
+	case c.component(v.to.Domain):
+		c.Route(v.st)
+	case rooms:
+		return c.room(ctx, v)
+	default:
+		return kinds[v.st.Name.Local](c, ctx, v)
+	}
+	return nil
 }
 
 // wantsError says whether an error may be sent in answer. Presence that only tells gets none.
