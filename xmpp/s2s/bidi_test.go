@@ -89,7 +89,7 @@ func returner(t testing.TB, ln net.Listener, from string) string {
 	}
 	defer raw.Close()
 	_ = raw.SetDeadline(time.Now().Add(patience))
-	cert := ca().issue(t, "b.test")
+	cert := ca.Issue(t, "b.test")
 	c, open := raw, "<stream:stream xmlns='jabber:server' xmlns:stream='"+stream.NSStream+"' xmlns:db='jabber:server:dialback' "+
 		"from='b.test' to='a.test' id='x' version='1.0'><stream:features>%s</stream:features>"
 	for _, step := range []string{

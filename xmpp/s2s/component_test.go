@@ -25,14 +25,14 @@ import (
 func withComponents(t testing.TB, w *world, domain string) (*node, string) {
 	t.Helper()
 	host := "echo." + domain
-	own := ca().issue(t, domain)
+	own := ca.Issue(t, domain)
 	attached := component.New(component.Config{
 		Secrets: map[string]string{host: "a secret", "second." + domain: "a secret", "third." + domain: "another secret"},
 		Hosted:  func(d string) bool { return d == domain }, Log: slog.New(slog.DiscardHandler),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil },
 		Settings:       stream.Settings{CloseTimeout: 200 * time.Millisecond}})
 	n := newNode(t, w, domain, func(c *s2s.Config) {
-		cert := ca().issue(t, domain, "rooms."+domain, host)
+		cert := ca.Issue(t, domain, "rooms."+domain, host)
 		c.Federation.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }
 		c.Components = attached
 	})

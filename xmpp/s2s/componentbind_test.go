@@ -35,7 +35,7 @@ func dialBinder(t testing.TB, addr, server, domain string) *binder {
 	}
 	b.write("<starttls xmlns='%s'/>", stream.NSTLS)
 	b.want(stream.NSTLS, "proceed")
-	secure := tls.Client(c, &tls.Config{RootCAs: ca().pool, ServerName: server})
+	secure := tls.Client(c, &tls.Config{RootCAs: ca.Pool, ServerName: server})
 	must(t, secure.Handshake())
 	b.c = secure
 	b.r.Reset(secure)

@@ -2,15 +2,9 @@ package s2s_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
 	"strconv"
@@ -19,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/certs/certstest"
 	"parley/core"
 	"parley/hub"
 	"parley/hub/hubtest"
@@ -78,45 +73,8 @@ func (w *world) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, er
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
-// authority is a certificate authority of the test's own.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-var ca = sync.OnceValue(func() *authority {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert: cert, key: key, pool: pool}
-})
-
-func (a *authority) issue(t testing.TB, names ...string) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(24 * time.Hour), DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
-	must(t, err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
+// ca is the authority that the tests' servers trust.
+var ca = certstest.New()
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -127,10 +85,10 @@ func must(t testing.TB, err error) {
 
 // federation is one side of the federation, with certificates.
 func federation(t testing.TB, w *world, domain string) *stream.Federation {
-	cert := ca().issue(t, domain, "rooms."+domain)
+	cert := ca.Issue(t, domain, "rooms."+domain)
 	return &stream.Federation{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
-		Roots:          ca().pool, Secret: []byte("secret of " + domain), Resolver: w, Log: slog.New(slog.DiscardHandler),
+		Roots:          ca.Pool, Secret: []byte("secret of " + domain), Resolver: w, Log: slog.New(slog.DiscardHandler),
 		Settings: stream.Settings{CloseTimeout: 200 * time.Millisecond},
 	}
 }
@@ -206,7 +164,7 @@ func (n *node) start() {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	cert := ca().issue(t, n.domain)
+	cert := ca.Issue(t, n.domain)
 	clients := &stream.Clients{
 		Hosted: n.hub.Hosts, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
 		Authenticator: c2s.Accounts{Hub: n.hub}, Secret: make([]byte, 32), ScramIterations: 4096,

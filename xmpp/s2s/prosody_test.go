@@ -109,7 +109,7 @@ func newProsody(t testing.TB, w *world) *prosody {
 		must(t, os.WriteFile(path, data, 0o600))
 		return path
 	}
-	cert := ca().issue(t, "b.test")
+	cert := ca.Issue(t, "b.test")
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	must(t, err)
 	clients, servers := listen(t), listen(t) // free ports, for Prosody to take
@@ -119,7 +119,7 @@ func newProsody(t testing.TB, w *world) *prosody {
 	_, serverPort, _ := net.SplitHostPort(servers.Addr().String())
 	_, _ = clients.Close(), servers.Close()
 	p.config = file("prosody.cfg.lua", fmt.Appendf(nil, prosodyConfig, p.dir, filepath.Join(p.dir, "pid"), filepath.Join(p.dir, "log"),
-		nameServer(t, w), clientPort, serverPort, file("ca.pem", pemOf("CERTIFICATE", ca().cert.Raw)),
+		nameServer(t, w), clientPort, serverPort, file("ca.pem", pemOf("CERTIFICATE", ca.Cert.Raw)),
 		file("key.pem", pemOf("PRIVATE KEY", key)), file("cert.pem", pemOf("CERTIFICATE", cert.Certificate[0]))))
 	p.start()
 	t.Cleanup(func() {

@@ -35,7 +35,7 @@ func echo(ctx context.Context, c *stream.Conn) {
 func clients(t testing.TB, change func(*stream.Clients)) *stream.Clients {
 	s := &stream.Clients{
 		Hosted:         func(d string) bool { return d == "example.org" || d == "example.net" },
-		GetCertificate: always(ca.issue(t, []string{"example.org"})),
+		GetCertificate: always(ca.Issue(t, "example.org")),
 		Authenticator:  accounts{}, Secret: []byte("0123456789abcdef0123456789abcdef"), ScramIterations: 4096,
 		Features: func(*stream.Conn) []*element.Element {
 			return []*element.Element{element.New("urn:ietf:params:xml:ns:xmpp-bind", "bind")}
@@ -49,7 +49,7 @@ func clients(t testing.TB, change func(*stream.Clients)) *stream.Clients {
 	return s
 }
 
-func clientTLS() *tls.Config { return &tls.Config{ServerName: "example.org", RootCAs: ca.pool} }
+func clientTLS() *tls.Config { return &tls.Config{ServerName: "example.org", RootCAs: ca.Pool} }
 
 // secured is a client that has TLS and the offer of mechanisms.
 func secured(t testing.TB, addr string) (*peer, *element.Element) {

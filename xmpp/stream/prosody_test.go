@@ -27,8 +27,8 @@ func TestProsody(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, dir, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
-	writeCertificate(t, dir, "b.test", ca.issue(t, []string{"b.test"}))
+	writeFile(t, dir, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}))
+	writeCertificate(t, dir, "b.test", ca.Issue(t, "b.test"))
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // a free port, for prosody to take
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ VirtualHost "b.test"
 
 	w := world{}
 	w.add("xmpp-server", "b.test", addr)
-	a := newServer(t, w, "a.test", ca.issue(t, []string{"a.test"}), nil)
+	a := newServer(t, w, "a.test", ca.Issue(t, "a.test"), nil)
 	conn, err := dial(t, a, "a.test", "b.test")
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func newServer(t testing.TB, w world, domain string, cert *tls.Certificate, chan
 	s := &server{got: make(chan *element.Element, 16)}
 	s.Federation = &stream.Federation{
 		Hosted:         func(d string) bool { return d == domain || d == "rooms."+domain },
-		GetCertificate: always(cert), Roots: ca.pool, Secret: []byte("secret of " + domain), Resolver: w, Log: quiet(),
+		GetCertificate: always(cert), Roots: ca.Pool, Secret: []byte("secret of " + domain), Resolver: w, Log: quiet(),
 		Settings: stream.Settings{CloseTimeout: 200 * time.Millisecond},
 		Handle: func(ctx context.Context, c *stream.Conn) {
 			for {
@@ -145,9 +145,9 @@ func TestFederation(t *testing.T) {
 			w := world{}
 			cert := func(trusted bool, name string) *tls.Certificate {
 				if trusted {
-					return ca.issue(t, []string{name})
+					return ca.Issue(t, name)
 				}
-				return otherCA.issue(t, []string{name})
+				return otherCA.Issue(t, name)
 			}
 			a := newServer(t, w, "a.test", cert(c.trustedA, "a.test"), func(f *stream.Federation) { f.AllowDialback = c.dialbackA })
 			b := newServer(t, w, "b.test", cert(c.trustedB, "b.test"), func(f *stream.Federation) { f.AllowDialback = c.dialbackB })
@@ -190,8 +190,8 @@ func TestFederation(t *testing.T) {
 
 func TestMultiplexing(t *testing.T) {
 	w := world{}
-	a := newServer(t, w, "a.test", otherCA.issue(t, []string{"a.test"}), func(f *stream.Federation) { f.AllowDialback = true })
-	b := newServer(t, w, "b.test", ca.issue(t, []string{"b.test"}), func(f *stream.Federation) { f.AllowDialback = true })
+	a := newServer(t, w, "a.test", otherCA.Issue(t, "a.test"), func(f *stream.Federation) { f.AllowDialback = true })
+	b := newServer(t, w, "b.test", ca.Issue(t, "b.test"), func(f *stream.Federation) { f.AllowDialback = true })
 	a.serve(t, w, "a.test", "rooms.a.test")
 	b.serve(t, w, "b.test")
 	conn, err := dial(t, a, "a.test", "b.test")
@@ -235,7 +235,7 @@ func inboundPeer(t testing.TB, addr, from string, cert *tls.Certificate) (p *pee
 	p = dialPeer(t, addr)
 	p.content, p.from = stream.NSServer, from
 	p.open("b.test")
-	cfg := &tls.Config{ServerName: "b.test", RootCAs: ca.pool}
+	cfg := &tls.Config{ServerName: "b.test", RootCAs: ca.Pool}
 	if cert != nil {
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
@@ -248,7 +248,7 @@ func (p *peer) external(authzid string) *element.Element { return p.auth("EXTERN
 
 func TestCertificatesOfServers(t *testing.T) {
 	w := world{}
-	b := newServer(t, w, "b.test", ca.issue(t, []string{"b.test"}), nil)
+	b := newServer(t, w, "b.test", ca.Issue(t, "b.test"), nil)
 	addr := b.serve(t, w, "b.test")
 	xmppAddr := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 5}
 	srvName := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 7}
@@ -258,20 +258,20 @@ func TestCertificatesOfServers(t *testing.T) {
 		cert *tls.Certificate
 		ok   bool
 	}{
-		{"DNS name", "a.test", ca.issue(t, []string{"a.test"}), true},
-		{"one of several", "a.test", ca.issue(t, []string{"x.test", "a.test"}), true},
-		{"wildcard", "chat.a.test", ca.issue(t, []string{"*.a.test"}), true},
-		{"wildcard is one label", "x.chat.a.test", ca.issue(t, []string{"*.a.test"}), false},
-		{"internationalised", "bücher.test", ca.issue(t, []string{"xn--bcher-kva.test"}), true},
-		{"xmppAddr", "a.test", ca.issue(t, nil, otherName{xmppAddr, 12, "a.test"}), true},
-		{"xmppAddr of an account", "a.test", ca.issue(t, nil, otherName{xmppAddr, 12, "admin@a.test"}), false},
-		{"xmppAddr of the wrong type", "a.test", ca.issue(t, nil, otherName{xmppAddr, 22, "a.test"}), false},
-		{"SRVName", "a.test", ca.issue(t, nil, otherName{srvName, 22, "_xmpp-server.a.test"}), true},
-		{"SRVName of clients", "a.test", ca.issue(t, nil, otherName{srvName, 22, "_xmpp-client.a.test"}), false},
-		{"SRVName without service", "a.test", ca.issue(t, nil, otherName{srvName, 22, "a.test"}), false},
-		{"another domain", "a.test", ca.issue(t, []string{"c.test"}), false},
-		{"another authority", "a.test", otherCA.issue(t, []string{"a.test"}), false},
-		{"our own domain", "rooms.b.test", ca.issue(t, []string{"rooms.b.test"}), false},
+		{"DNS name", "a.test", ca.Issue(t, "a.test"), true},
+		{"one of several", "a.test", ca.Issue(t, "x.test", "a.test"), true},
+		{"wildcard", "chat.a.test", ca.Issue(t, "*.a.test"), true},
+		{"wildcard is one label", "x.chat.a.test", ca.Issue(t, "*.a.test"), false},
+		{"internationalised", "bücher.test", ca.Issue(t, "xn--bcher-kva.test"), true},
+		{"xmppAddr", "a.test", issueOther(t, otherName{xmppAddr, 12, "a.test"}), true},
+		{"xmppAddr of an account", "a.test", issueOther(t, otherName{xmppAddr, 12, "admin@a.test"}), false},
+		{"xmppAddr of the wrong type", "a.test", issueOther(t, otherName{xmppAddr, 22, "a.test"}), false},
+		{"SRVName", "a.test", issueOther(t, otherName{srvName, 22, "_xmpp-server.a.test"}), true},
+		{"SRVName of clients", "a.test", issueOther(t, otherName{srvName, 22, "_xmpp-client.a.test"}), false},
+		{"SRVName without service", "a.test", issueOther(t, otherName{srvName, 22, "a.test"}), false},
+		{"another domain", "a.test", ca.Issue(t, "c.test"), false},
+		{"another authority", "a.test", otherCA.Issue(t, "a.test"), false},
+		{"our own domain", "rooms.b.test", ca.Issue(t, "rooms.b.test"), false},
 		{"none", "a.test", nil, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -304,9 +304,9 @@ func offersExternal(f *element.Element) bool {
 
 func TestAddressesOfStanzas(t *testing.T) {
 	w := world{}
-	b := newServer(t, w, "b.test", ca.issue(t, []string{"b.test"}), nil)
+	b := newServer(t, w, "b.test", ca.Issue(t, "b.test"), nil)
 	addr := b.serve(t, w, "b.test")
-	cert := ca.issue(t, []string{"a.test", "chat.a.test"})
+	cert := ca.Issue(t, "a.test", "chat.a.test")
 	for _, c := range []struct {
 		in   string
 		want stream.Condition
@@ -376,9 +376,9 @@ func TestAddressesOfStanzas(t *testing.T) {
 
 func TestDialbackAttacks(t *testing.T) {
 	w := world{}
-	a := newServer(t, w, "a.test", ca.issue(t, []string{"a.test"}), nil)
+	a := newServer(t, w, "a.test", ca.Issue(t, "a.test"), nil)
 	a.serve(t, w, "a.test")
-	b := newServer(t, w, "b.test", ca.issue(t, []string{"b.test"}), func(f *stream.Federation) { f.AllowDialback = true })
+	b := newServer(t, w, "b.test", ca.Issue(t, "b.test"), func(f *stream.Federation) { f.AllowDialback = true })
 	addr := b.serve(t, w, "b.test")
 	key := func(id string) string { return stream.DialbackKey([]byte("secret of a.test"), "b.test", "a.test", id) }
 
@@ -437,7 +437,7 @@ func stanzaError(el *element.Element) string {
 // An authoritative server that answers for another key, and one that a peer which was dialled sends unasked.
 func TestUnsolicitedAnswers(t *testing.T) {
 	w := world{}
-	cert := ca.issue(t, []string{"b.test"})
+	cert := ca.Issue(t, "b.test")
 	answers := make(chan string, 1)
 	evil := listen(t, func(ctx context.Context, ln net.Listener) error {
 		defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
@@ -450,7 +450,7 @@ func TestUnsolicitedAnswers(t *testing.T) {
 		}
 	})
 	w.add("xmpps-server", "b.test", evil)
-	a := newServer(t, w, "a.test", ca.issue(t, []string{"a.test"}), nil)
+	a := newServer(t, w, "a.test", ca.Issue(t, "a.test"), nil)
 	for _, c := range []struct {
 		answer string
 		want   stream.Condition
@@ -512,7 +512,7 @@ func TestGuardedDial(t *testing.T) {
 	w := world{}
 	w.add("xmpp-server", "b.test", "127.0.0.1:1")
 	guarded := errors.New("private network")
-	a := newServer(t, w, "a.test", ca.issue(t, []string{"a.test"}), func(f *stream.Federation) {
+	a := newServer(t, w, "a.test", ca.Issue(t, "a.test"), func(f *stream.Federation) {
 		f.Dialer = func(_ context.Context, _, addr string) (net.Conn, error) {
 			if addr != "127.0.0.1:1" {
 				t.Errorf("address %s", addr)

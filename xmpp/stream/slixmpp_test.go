@@ -21,7 +21,7 @@ func TestSlixmpp(t *testing.T) {
 		t.Fatalf("this test needs python3-slixmpp, which scripts/install-test-deps.sh installs: %v", err)
 	}
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
+	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	addr := listen(t, clients(t, func(s *stream.Clients) { s.Handle = bindOnly }).Serve)

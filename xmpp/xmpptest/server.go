@@ -13,18 +13,12 @@ package xmpptest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"log/slog"
-	"math/big"
 	"net"
 	"testing"
-	"time"
 
+	"parley/certs/certstest"
 	"parley/core"
 	"parley/hub"
 	"parley/hub/hubtest"
@@ -108,7 +102,7 @@ func (s *Server) Start() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	s.Addr = ln.Addr().String()
-	cert := selfSigned(t)
+	cert := certstest.New().Issue(t, hubtest.Domain)
 	clients := &stream.Clients{
 		Hosted: s.Hub.Hosts, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
 		Authenticator: c2s.Accounts{Hub: s.Hub}, Secret: make([]byte, 32), ScramIterations: 4096,
@@ -155,15 +149,4 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func selfSigned(t testing.TB) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "example.org"}, DNSNames: []string{"example.org"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	must(t, err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
