@@ -59,10 +59,14 @@ const many = once(bob, 'message', (m) => m.body !== undefined && all.push(m.body
 for (let i = 0; i < 50; i++) alice.sendMessage({ to: `bob@${domain}`, type: 'chat', body: `${i}` });
 await many;
 
-const ended = [once(alice, 'bosh:terminate'), once(bob, 'bosh:terminate')];
+// One after the other: the library throws if something for a client comes on one connection behind the end of the session on another.
+const aliceEnded = once(alice, 'bosh:terminate');
+const aliceAway = once(bob, 'unavailable', (p) => p.from.startsWith('alice@'));
 alice.disconnect();
+await Promise.all([aliceEnded, aliceAway]);
+const bobEnded = once(bob, 'bosh:terminate');
 bob.disconnect();
-await Promise.all(ended);
+await bobEnded;
 console.log(JSON.stringify({
   from: message.from, body: message.body, answer: answer.body, jid: bob.jid,
   ordered: all.every((b, i) => b === `${i}`),
