@@ -34,16 +34,76 @@ func (s *Service) Ask(ctx context.Context, c core.Conversation, st *core.State, 
 func (s *Service) askOwn(ctx context.Context, c core.Conversation, d hub.Draft, m core.Membership) error {
 	switch m.Standing {
 	case core.Joined:
+		if o := s.in(c.ID); o != nil {
+			if taken, err := s.askName(ctx, o, d, m); taken {
+				return err
+			}
+		}
 		_, err := s.Enter(ctx, c.Address, hub.JoinRequest{Who: d.Sender, Nick: m.Nick, Name: m.Name, Reason: m.Reason})
 		return err
 	case core.Left:
 		if o := s.in(c.ID); o != nil {
 			return s.Leave(ctx, d.Sender, o.room, m.Reason)
 		}
+		s.decline(ctx, c, d)
 		_, err := s.Hub.Apply(ctx, hub.Draft{Conv: c.ID, Sender: d.Sender, Content: m})
 		return err
 	}
 	return hub.Refuse(hub.Unable, "rooms of XMPP know no such thing")
+}
+
+// askName is one who is in the room and wants to be called or shown otherwise there.
+//
+// spec: XEP-0045 §7.6
+func (s *Service) askName(ctx context.Context, o *occupancy, d hub.Draft, m core.Membership) (taken bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*s.Answer)
+	defer cancel()
+	err = o.do(ctx, func(then func(error)) {
+		st := o.state()
+		if taken = st != nil && st.Standing(o.account) == core.Joined; !taken {
+			then(nil)
+			return
+		}
+		was, nick := st.Members[o.account], m.Nick
+		if nick == "" && m.Name != was.Name {
+			nick = m.Name
+		}
+		if nick == "" || nick == was.Nick || nick == o.self { // another picture, or what she is called everywhere
+			m.Nick = was.Nick
+			o.applied(m, then)
+			return
+		}
+		o.rename(nick, then)
+	})
+	return taken, refusal(err)
+}
+
+// decline tells the inviter no, through the room.
+//
+// spec: XEP-0045 §7.8.2
+func (s *Service) decline(ctx context.Context, c core.Conversation, d hub.Draft) {
+	var by core.Address
+	err := s.Hub.Read(ctx, func(v hub.View) error {
+		st, err := v.State(c.ID)
+		if err == nil && st.Standing(d.Sender) == core.Invited {
+			by = st.Members[d.Sender].By
+		}
+		return err
+	})
+	if err != nil || by.IsZero() || by == c.Address {
+		return
+	}
+	m := element.New(translate.NSClient, "message").SetAttr("from", s.Names.JID(d.Sender).String())
+	m.SetAttr("to", s.Names.RoomJID(c.Address).String())
+	inviter := s.Names.JID(by)
+	if room, nick, ok := by.Occupant(); ok {
+		inviter = s.Names.RoomJID(room).With(nick)
+	}
+	no := m.Add(translate.NSMUCUser, "x").Add("", "decline").SetAttr("to", inviter.String())
+	if reason := d.Content.(core.Membership).Reason; reason != "" { //nolint:forcetypeassert // askOwn was called for it
+		no.Append(element.NewText(translate.NSMUCUser, "reason", reason))
+	}
+	s.Route(m)
 }
 
 // command has the room do something to others or to itself.
@@ -122,9 +182,16 @@ func (o *occupancy) invite(m core.Membership, then func(error)) {
 	if m.Reason != "" {
 		inv.Append(element.NewText(translate.NSMUCUser, "reason", m.Reason))
 	}
+	id := msg.Attr("id")
 	send := func() {
+		o.subjects[id] = then
 		o.send(msg, "")
-		o.applied(m, then)
+		o.describe(func(error) { // the room answers in order: a refusal would have come before
+			if o.subjects[id] != nil {
+				delete(o.subjects, id)
+				o.applied(m, then)
+			}
+		})
 	}
 	if !o.about.members {
 		send()

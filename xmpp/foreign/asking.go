@@ -101,7 +101,9 @@ type about struct {
 	// archive, plain (real addresses are shown to all), members (only those enter), moderated, ids (occupant-ids), subject (everybody
 	// may change it).
 	archive, plain, members, moderated, ids, subject bool
-	moderation                                       string // namespace of XEP-0425, if any
+	// names says that stanza-ids by the room are the room's: it takes out what occupants claim.
+	names      bool
+	moderation string // namespace of XEP-0425, if any
 }
 
 // describe asks the room what it is like.
@@ -128,7 +130,9 @@ func readAbout(q *element.Element) about {
 		case translate.NSMUC:
 			a.room = true
 		case translate.NSMAM:
-			a.archive = true
+			a.archive, a.names = true, true
+		case translate.NSSID:
+			a.names = true
 		case "muc_nonanonymous":
 			a.plain = true
 		case "muc_membersonly":

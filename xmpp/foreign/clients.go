@@ -19,7 +19,11 @@ type visitor struct {
 	// ready says that it has been told who is there; until then what happens waits in backlog.
 	ready   bool
 	backlog []*element.Element
+	session *c2s.Session
 }
+
+// maxBacklog is how much may wait for a client that is being told who is there.
+const maxBacklog = 2000
 
 // visits is the value that a session keeps: up to which feed number it knows what was said, by conversation.
 type visits map[core.ConvID]core.Feed
@@ -44,6 +48,10 @@ func (s *Service) Takes(sess *c2s.Session, st *element.Element, to translate.JID
 	if st.Name.Local == "presence" && st.Child(translate.NSMUC, "x") != nil && to.Resource != "" {
 		t := st.Attr("type")
 		return t == ""
+	}
+	if st.Name.Local == "message" && st.Child(translate.NSMUCUser, "x").Child("", "decline") != nil {
+		s.declined(sess.Account(), to.Bare())
+		return false // the room is told by the client itself, which it has asked
 	}
 	return s.of(sess.Account(), to) != nil
 }
@@ -94,6 +102,14 @@ func (s *Service) clientPresence(ctx context.Context, sess *c2s.Session, st *ele
 
 // visit is a client's presence to the room.
 func (o *occupancy) visit(sess *c2s.Session, st, x *element.Element, e entry) {
+	if o.over { // it ended while this waited
+		go sess.Call(func(ctx context.Context) {
+			if err := o.s.Stanza(ctx, sess, st); err != nil {
+				sess.Send(translate.Bounce(st, err))
+			}
+		})
+		return
+	}
 	if o.visitors[sess.JID()] != nil && x == nil {
 		if o.phase == inside { // another nick, or another status
 			p := st.Copy()
@@ -120,7 +136,7 @@ func (o *occupancy) visit(sess *c2s.Session, st, x *element.Element, e entry) {
 //
 // spec: XEP-0045 §7.2.2
 func (o *occupancy) welcome(sess *c2s.Session, st, x *element.Element, nick string) {
-	v := &visitor{}
+	v := &visitor{session: sess}
 	o.visitors[sess.JID()] = v
 	var all []*element.Element
 	for _, c := range o.occupants {
@@ -131,7 +147,7 @@ func (o *occupancy) welcome(sess *c2s.Session, st, x *element.Element, nick stri
 	all = append(all, o.selfPresence(nick).SetAttr("to", sess.JID().String()))
 	conv, subject, since := o.conv, o.subject, x.Child("", "history")
 	o.flush()
-	go sess.Call(func(ctx context.Context) {
+	tell := func(ctx context.Context) {
 		for _, el := range all {
 			sess.Send(el)
 		}
@@ -146,7 +162,28 @@ func (o *occupancy) welcome(sess *c2s.Session, st, x *element.Element, nick stri
 			}
 			v.backlog = nil
 		})
-	})
+	}
+	go func() {
+		if !sess.Call(tell) {
+			o.later(func() { o.forget(sess.JID(), v) })
+		}
+	}()
+}
+
+// forget forgets a client whose session is over, unless there is another under its name.
+func (o *occupancy) forget(jid translate.JID, v *visitor) {
+	if o.visitors[jid] == v {
+		delete(o.visitors, jid)
+	}
+}
+
+// dispersed notes that no client is in the room any more.
+func (o *occupancy) dispersed() {
+	conv := o.conv
+	for jid, v := range o.visitors {
+		delete(o.visitors, jid)
+		go v.session.Call(func(context.Context) { delete(visitsOf(v.session), conv) })
+	}
 }
 
 // selfPresence is our own, as it stands or as it must be.
@@ -269,6 +306,11 @@ func (s *Service) compose(v hub.View, room translate.JID, st *core.State, e *cor
 		return nil, err
 	}
 	el, _ := translate.Out(e, w)
+	if el != nil { // when it was is said once: now, in the history, or by the archive around it
+		el.RemoveChildren(func(c *element.Element) bool {
+			return c.Is(translate.NSDelay, "delay") && (w.Delay.IsZero() || c.Attr("from") != w.DelayFrom)
+		})
+	}
 	return el, nil
 }
 
@@ -280,6 +322,11 @@ func (o *occupancy) show(st *element.Element) {
 			o.s.Route(el)
 		} else {
 			v.backlog = append(v.backlog, el)
+		}
+		if len(v.backlog) > maxBacklog { // it takes nothing; it may enter again
+			o.s.Count.Count("foreign_dropped", "flood")
+			o.bye(jid, true)
+			go v.session.Call(func(context.Context) { delete(visitsOf(v.session), o.conv) })
 		}
 	}
 }
@@ -431,7 +478,7 @@ func (s *Service) eventNews(ctx context.Context, sess *c2s.Session, n hub.EventN
 	if !in || e.Feed <= since || core.KindOf(e.Content) == core.KindChange {
 		return nil
 	}
-	if e.Sender == sess.Account() && e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(e.Conv)) == "" {
+	if e.Sender == sess.Account() && !wasTaken(e) {
 		return nil // shown when the room has taken it
 	}
 	return s.sendEvent(ctx, sess, n.Conv.ID, e.ID)

@@ -17,6 +17,7 @@ type fill struct {
 	id       string
 	got      []*element.Element // with what says when it was
 	complete bool
+	first    string
 	last     string
 }
 
@@ -50,6 +51,7 @@ func (o *occupancy) query(after, before string, since time.Time, n int, then fun
 		delete(o.fills, f.id)
 		fin := reply.Child(translate.NSMAM, "fin")
 		f.complete = fin.Attr("complete") == "true"
+		f.first = fin.Child(nsRSM, "set").ChildText("", "first")
 		f.last = fin.Child(nsRSM, "set").ChildText("", "last")
 		then(f, err)
 	})
@@ -69,16 +71,19 @@ func (o *occupancy) archived(r *element.Element) {
 		m.RemoveChildren(func(e *element.Element) bool { return e.Name.Space == translate.NSDelay })
 		m.Append(element.New(translate.NSDelay, "delay").SetAttr("stamp", d.Attr("stamp")))
 	}
-	if o.stanzaID(m) == "" { // the result's id is the same as the live message's stanza-id; spec: XEP-0313 §5.1.1
-		m.Append(element.New(translate.NSSID, "stanza-id").SetAttr("by", o.room.String()).SetAttr("id", r.Attr("id")))
-	}
+	// The result's id is the same as the live message's stanza-id, and nobody but the room has made it.
+	//
+	// spec: XEP-0313 §5.1.1
+	m.RemoveChildren(func(e *element.Element) bool { return e.Is(translate.NSSID, "stanza-id") })
+	m.Append(element.New(translate.NSSID, "stanza-id").SetAttr("by", o.room.String()).SetAttr("id", r.Attr("id")))
 	f.got = append(f.got, m)
 }
 
 // catchUp fetches what was said since we were last in the room, or when we are in it for the first time what was said last.
 func (o *occupancy) catchUp(then func()) {
-	if !o.about.archive {
-		then() // the room itself sends some of it
+	if !o.about.archive { // the room itself sends some of it, and then the subject
+		o.settled = then
+		o.after(o.s.Answer, func() { o.settle() })
 		return
 	}
 	last, when := o.lastKnown()
@@ -110,10 +115,22 @@ func (o *occupancy) since(after string, when time.Time, total int, then func()) 
 		}
 		o.filled(f, err)
 		total += len(f.got)
-		if err == nil && !f.complete && f.last != "" && f.last != after && total < o.s.Fill {
+		switch more := err == nil && !f.complete && f.last != "" && f.last != after; {
+		case more && total < o.s.Fill:
 			o.since(f.last, when, total, then)
-			return
+		case more:
+			o.s.Log.Warn("a gap in a room elsewhere is too large to fill", "room", o.room.String(), "filled", total)
+			o.newest(then)
+		default:
+			then()
 		}
+	})
+}
+
+// newest fetches the last page.
+func (o *occupancy) newest(then func()) {
+	o.query("", "", time.Time{}, pageSize, func(f *fill, err error) {
+		o.filled(f, err)
 		then()
 	})
 }
@@ -140,13 +157,15 @@ func (o *occupancy) lastKnown() (id string, when time.Time) {
 }
 
 // firstKnown is the oldest.
-func (o *occupancy) firstKnown() string {
-	for _, e := range o.page(hub.Query{Conv: o.conv, Kinds: archive.Kinds, Limit: pageSize, Aliases: true}) {
-		if sid := e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(o.conv)); sid != "" {
-			return sid
+func (o *occupancy) firstKnown() (id string) {
+	var when time.Time
+	for _, e := range o.page(hub.Query{Conv: o.conv, Kinds: archive.Kinds, Limit: 2 * pageSize, Aliases: true}) {
+		sid := e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(o.conv))
+		if sid != "" && (id == "" || e.Origin.Before(when)) { // what is about a message may stand below it
+			id, when = sid, e.Origin
 		}
 	}
-	return ""
+	return id
 }
 
 func (o *occupancy) page(q hub.Query) (events []core.Event) {
@@ -164,7 +183,10 @@ func (o *occupancy) page(q hub.Query) (events []core.Event) {
 
 // older fetches history from before what is known; then hears whether there was any.
 func (o *occupancy) older(limit int, then func(found bool)) {
-	first := o.firstKnown()
+	first := o.dug
+	if first == "" {
+		first = o.firstKnown()
+	}
 	if o.phase != inside || !o.about.archive || o.oldest || o.deep != nil || first == "" {
 		then(false)
 		return
@@ -177,26 +199,62 @@ func (o *occupancy) older(limit int, then func(found bool)) {
 			return
 		}
 		o.oldest = f.complete
+		if len(f.got) > 0 {
+			o.dug = f.first
+		}
 		o.below(f.got)
 		then(len(f.got) > 0)
 	})
 }
 
-// below puts a page below what is known: messages from the newest down, then what is about them.
+// below puts a page below what is known: messages from the newest down, then what is about them. Of that too the newest comes first,
+// so that it stands above; of several sets of reactions of one person on one message it alone counts.
 func (o *occupancy) below(page []*element.Element) {
 	var messages, others []*element.Element
-	for _, m := range page {
+	reacted := map[[2]string]bool{}
+	for _, m := range slices.Backward(append(page, o.adopted(page)...)) {
 		if len(translate.References(m).Messages) == 0 {
 			messages = append(messages, m)
-		} else {
-			others = append(others, m)
+			continue
 		}
+		if r := m.Child(translate.NSReactions, "reactions"); r != nil {
+			key := [2]string{m.Attr("from"), r.Attr("id")}
+			if reacted[key] {
+				continue
+			}
+			reacted[key] = true
+		}
+		others = append(others, m)
 	}
-	slices.Reverse(messages)
 	o.digging = true
 	for _, m := range append(messages, others...) {
 		o.said(m, true)
 	}
 	o.flush()
 	o.digging = false
+}
+
+// maxOrphans bounds what is remembered that is about messages which are not known yet.
+const maxOrphans = 1000
+
+// orphan remembers what is about a message that is older than what is known.
+func (o *occupancy) orphan(st *element.Element) {
+	for _, ref := range translate.References(st).Messages {
+		if o.orphaned < maxOrphans {
+			o.orphaned++
+			o.orphans[ref.ID] = append(o.orphans[ref.ID], st)
+		}
+	}
+}
+
+// adopted are the orphans that are about the messages of a page, by time.
+func (o *occupancy) adopted(page []*element.Element) (out []*element.Element) {
+	for _, m := range page {
+		sid := o.stanzaID(m)
+		out = append(out, o.orphans[sid]...)
+		o.orphaned -= len(o.orphans[sid])
+		delete(o.orphans, sid)
+	}
+	slices.SortStableFunc(out, func(a, b *element.Element) int { return delayOf(a).Compare(delayOf(b)) })
+	return out
 }

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
@@ -69,11 +70,7 @@ func (o *occupancy) groupchat(st *element.Element, from translate.JID) {
 		}
 	}
 	if o.phase == filling {
-		if len(o.held) < o.s.Fill {
-			o.held = append(o.held, st)
-		} else {
-			o.s.Count.Count("foreign_dropped", "flood")
-		}
+		o.hold(st)
 		return
 	}
 	o.said(st, false)
@@ -86,9 +83,12 @@ func (o *occupancy) said(st *element.Element, archived bool) {
 		return
 	}
 	st = modernised(st)
-	sender := o.senderOf(from.Resource, st)
 	sid := o.stanzaID(st)
-	if sender == o.account && o.reflected(st, sid) {
+	if archived && o.ownNick(from.Resource) && o.reflected(st, sid, archived) {
+		return
+	}
+	sender := o.senderOf(from.Resource, st, archived)
+	if sender == o.account && o.reflected(st, sid, archived) {
 		return
 	}
 	if len(translate.References(st).Messages) > 0 {
@@ -108,6 +108,9 @@ func (o *occupancy) said(st *element.Element, archived bool) {
 		o.s.Log.Error("reading what was said in a room elsewhere", "room", o.room.String(), "err", err)
 		return
 	}
+	if sid == "" && said.Content != nil && st.Child(translate.NSDelay, "delay") != nil && o.heardBefore(st, sender, said.Content) {
+		return
+	}
 	d := hub.Draft{
 		Conv: o.conv, Sender: sender, Origin: said.Origin, Content: said.Content, Native: said.Native, Aliases: o.named(said.Aliases, sid),
 		Below: o.digging,
@@ -123,10 +126,61 @@ func (o *occupancy) said(st *element.Element, archived bool) {
 		}
 	case !archived:
 		o.show(st)
+	case o.about.archive:
+		o.orphan(st)
 	}
 	if !archived && sender != o.account {
 		o.signs(ctx, said, sender)
 	}
+}
+
+// heardBefore says whether a room without archive repeats what it has said already: it names nothing, but its occupants mostly do.
+//
+// spec: XEP-0045 §7.2.14
+func (o *occupancy) heardBefore(st *element.Element, sender core.Address, c core.Content) (known bool) {
+	o.flush()
+	same := func(e *core.Event) bool {
+		if e.Sender != sender {
+			return false
+		}
+		_, a, err1 := core.EncodeContent(e.Content)
+		_, b, err2 := core.EncodeContent(c)
+		return err1 == nil && err2 == nil && bytes.Equal(a, b)
+	}
+	if id := st.Attr("id"); id != "" {
+		ctx, cancel := o.timeout()
+		defer cancel()
+		err := o.s.Hub.Read(ctx, func(v hub.View) error {
+			found, err := lookup.Find(v, sender, lookup.Place{Conv: o.conv}, translate.Ref{ID: id, Author: translate.OwnMessage, Stanza: true})
+			if err != nil || found == "" {
+				return err
+			}
+			e, err := v.Event(found)
+			known = err == nil && same(&e)
+			return err
+		})
+		if err != nil || known {
+			return known
+		}
+	}
+	origin := delayOf(st)
+	for _, e := range o.page(hub.Query{Conv: o.conv, Kinds: []core.Kind{core.KindMessage, core.KindEdit}, Latest: true, Limit: pageSize}) {
+		if same(&e) && e.Origin.Sub(origin).Abs() < historySkew {
+			return true
+		}
+	}
+	return false
+}
+
+// historySkew is by how much the clock of a room may differ from ours when it says again what has no name.
+const historySkew = 10 * time.Second
+
+func delayOf(st *element.Element) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, st.Child(translate.NSDelay, "delay").Attr("stamp"))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // react takes somebody's set of reactions on a message.
@@ -181,7 +235,13 @@ func (o *occupancy) mayRetract(ctx context.Context, c core.Content, nick string,
 }
 
 // senderOf is who said something under a nick; without one it is the room, or the moderator for whom it speaks.
-func (o *occupancy) senderOf(nick string, st *element.Element) core.Address {
+//
+// What the room says of the sender's real address is believed in its archive only, which takes out what senders claim. There somebody
+// else may have had our nick: what we did not send is ours only where the room says so.
+//
+// spec: XEP-0313 §5.1.3
+// spec: XEP-0421 §3
+func (o *occupancy) senderOf(nick string, st *element.Element, archived bool) core.Address {
 	if nick == "" {
 		by, err := translate.ParseJID(st.Child(translate.NSRetract, "retract").Child(translate.NSModerate, "moderated").Attr("by"))
 		if c := o.occupants[by.Resource]; err == nil && by.Bare() == o.room && c != nil {
@@ -189,23 +249,30 @@ func (o *occupancy) senderOf(nick string, st *element.Element) core.Address {
 		}
 		return o.addr
 	}
-	if a, ok := o.ids[st.Child(translate.NSOccupantID, "occupant-id").Attr("id")]; ok {
-		return a
-	}
-	if c := o.occupants[nick]; c != nil {
+	if id := st.Child(translate.NSOccupantID, "occupant-id").Attr("id"); id != "" && o.about.ids {
+		if id == o.ownID {
+			return o.account
+		}
+		if a, ok := o.ids[id]; ok {
+			return a
+		}
+	} else if c := o.occupants[nick]; c != nil && (!archived || c.address != o.account) {
 		return c.address
+	} else if !archived && nick == o.self {
+		return o.account
 	}
-	item := st.Child(translate.NSMUCUser, "x").Child("", "item")
-	if j, err := translate.ParseJID(item.Attr("jid")); err == nil {
+	if j, err := translate.ParseJID(mucUser(st).Child("", "item").Attr("jid")); err == nil && archived {
 		if j.Bare() == o.me.Bare() {
 			return o.account
 		}
 		return o.addressOf(nick, j)
 	}
-	if nick == o.self {
-		return o.account
-	}
 	return core.OccupantAddress(o.addr, nick)
+}
+
+// ownNick says whether a nick is ours, as far as we know.
+func (o *occupancy) ownNick(nick string) bool {
+	return nick != "" && (nick == o.self || nick == o.nick)
 }
 
 // meet makes one who is in the room no more, but said something in it, known by name.
@@ -229,6 +296,9 @@ func (o *occupancy) meet(a core.Address, nick string) {
 //
 // spec: XEP-0359 §3
 func (o *occupancy) stanzaID(st *element.Element) string {
+	if !o.about.names {
+		return "" // whoever said it may have made it up
+	}
 	for _, sid := range st.ChildrenNamed(translate.NSSID, "stanza-id") {
 		if by, err := translate.ParseJID(sid.Attr("by")); err == nil && by == o.room {
 			return clip(sid.Attr("id"), 512)
@@ -252,10 +322,10 @@ func (o *occupancy) named(aliases []core.Alias, sid string) []core.Alias {
 }
 
 // reflected takes that the room has taken a message of ours; false for one that we know nothing of.
-func (o *occupancy) reflected(st *element.Element, sid string) bool {
+func (o *occupancy) reflected(st *element.Element, sid string, archived bool) bool {
 	key := st.Attr("id")
 	f := o.flights[key]
-	if f == nil {
+	if f == nil && !archived {
 		f = o.unstable(st)
 	}
 	ctx, cancel := o.timeout()
@@ -268,14 +338,18 @@ func (o *occupancy) reflected(st *element.Element, sid string) bool {
 			return err
 		}
 		e, err := v.Event(id)
-		event, again = id, e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(o.conv)) != ""
+		event, again = id, wasTaken(&e)
 		return err
 	})
 	if err != nil || event == "" {
 		return false
 	}
 	if !again {
-		if err := o.s.Hub.Taken(ctx, event, o.addr, o.named(nil, sid)...); err != nil {
+		names := o.named(nil, sid)
+		if sid == "" {
+			names = []core.Alias{{Network: core.XMPP, Kind: aliasTaken, Scope: translate.RoomScope(o.conv), Key: string(event)}}
+		}
+		if err := o.s.Hub.Taken(ctx, event, o.addr, names...); err != nil {
 			o.s.Log.Error("noting that a room took a message", "room", o.room.String(), "err", err)
 		}
 	}
@@ -323,7 +397,8 @@ func (o *occupancy) bounced(st *element.Element) {
 		return
 	}
 	if f := o.flights[id]; f != nil {
-		if e.Name == "not-acceptable" && o.phase == inside { // we are in the room no more, and did not know
+		if e.Name == "not-acceptable" && o.phase == inside && o.unheard != f.event { // we are in the room no more, and did not know
+			o.unheard = f.event
 			o.lost()
 			return
 		}
@@ -356,6 +431,10 @@ func (o *occupancy) private(st *element.Element, from translate.JID) {
 	ctx, cancel := o.timeout()
 	defer cancel()
 	who := core.OccupantAddress(o.addr, from.Resource)
+	if inv, ok := directInvitation(st); ok && st.ChildText("", "body") == "" {
+		o.askedIn(ctx, who, inv)
+		return
+	}
 	blocked, err := o.s.Hub.Blocks(ctx, o.account, who)
 	if err == nil && !blocked {
 		blocked, err = o.s.Hub.Blocks(ctx, o.account, o.addr)

@@ -50,6 +50,14 @@ type occupancy struct {
 	away      map[core.Address]time.Time
 	subject   *element.Element
 	held      []*element.Element
+	overflow  bool                 // more was said than could be held; it is in the archive
+	settled   func()               // waits for the subject, which ends the history of a room without archive
+	dug       string               // the room's name of the oldest message that was fetched
+	ownID     string               // our occupant-id
+	people    map[core.Address]int // under how many nicks somebody is there
+	unheard   core.EventID         // for which we entered again, because the room said that we were not there
+	renames   []func(error)
+	idled     int         // sweeps since anybody wanted anything
 	batch     []hub.Draft // said, and not yet applied
 
 	asked    map[string]*request // our own requests to the room
@@ -58,6 +66,8 @@ type occupancy struct {
 	flights  map[string]*flight  // messages that the room has not reflected yet
 	subjects map[string]func(error)
 	visitors map[translate.JID]*visitor
+	orphans  map[string][]*element.Element // about messages that are older than what is known, by the room's name
+	orphaned int
 	deep     *fill // fetches what is older, if somebody asked for it
 	digging  bool  // what is said now goes below what is known
 	oldest   bool  // there is nothing older in the room's archive
@@ -71,8 +81,9 @@ func newOccupancy(s *Service, r row) *occupancy {
 		row: r, s: s, ctx: s.ctx, work: make(chan func(), maxQueue), done: make(chan struct{}),
 		me:        s.Names.JID(r.account).With(s.resource(r.place)),
 		addr:      core.Address{Network: core.XMPP, Name: r.room.Local, Domain: r.room.Domain},
-		occupants: map[string]*occupant{}, away: map[core.Address]time.Time{},
+		occupants: map[string]*occupant{}, people: map[core.Address]int{}, away: map[core.Address]time.Time{},
 		asked: map[string]*request{}, relayed: map[string]relay{}, fills: map[string]*fill{},
+		orphans: map[string][]*element.Element{},
 		flights: map[string]*flight{}, subjects: map[string]func(error){}, visitors: map[translate.JID]*visitor{},
 	}
 	return o
@@ -81,7 +92,7 @@ func newOccupancy(s *Service, r row) *occupancy {
 // run is the occupancy's goroutine.
 func (o *occupancy) run(ctx context.Context) {
 	defer o.s.wg.Done()
-	defer close(o.done)
+	defer o.end()
 	sweep := time.NewTicker(time.Minute)
 	defer sweep.Stop()
 	for !o.over {
@@ -99,7 +110,22 @@ func (o *occupancy) run(ctx context.Context) {
 		}
 	}
 	o.flush()
-	o.s.drop(o)
+}
+
+// end is the end of the goroutine. What waits in the queue finds that the occupancy is over.
+func (o *occupancy) end() {
+	if o.over {
+		o.s.drop(o)
+	}
+	close(o.done)
+	for {
+		select {
+		case f := <-o.work:
+			f()
+		default:
+			return
+		}
+	}
 }
 
 // later has f done by the occupancy's goroutine. It waits while too much waits already; it does nothing once the occupancy is over.
@@ -157,7 +183,11 @@ type entry struct {
 
 // enter enters the room, unless we are in it; then hears when that is done or has failed.
 func (o *occupancy) enter(e entry, then func(error)) {
-	if o.phase == inside {
+	switch {
+	case o.over:
+		then(errGone)
+		return
+	case o.phase == inside:
 		then(nil)
 		return
 	}
@@ -204,7 +234,7 @@ func (o *occupancy) knock() {
 	if o.before == nil {
 		o.before = o.occupants
 	}
-	o.occupants = map[string]*occupant{}
+	o.occupants, o.people = map[string]*occupant{}, map[core.Address]int{}
 	p := element.New(translate.NSClient, "presence")
 	x := p.Add(translate.NSMUC, "x")
 	h := x.Add("", "history")
@@ -225,8 +255,14 @@ const maxNicks = 5
 // refused is a room's no to our entering.
 //
 // spec: XEP-0045 §7.2.8
-func (o *occupancy) refused(e *translate.Error) {
-	if o.phase != entering {
+func (o *occupancy) refused(p *element.Element) {
+	e := translate.ReadError(p)
+	if o.phase != entering { // to another nick, or another status
+		if len(o.renames) > 0 {
+			o.renamed(e)
+		} else {
+			o.show(p)
+		}
 		return
 	}
 	if e.Name == "conflict" && !o.exact && o.tries < maxNicks {
@@ -258,10 +294,16 @@ func (o *occupancy) failed(err error) {
 	o.leaveRoom()
 	o.answer(err)
 	switch {
-	case o.conv == "" || !o.wanted:
-		o.over = o.conv == "" && len(o.visitors) == 0
+	case o.conv == "":
+		o.over = len(o.visitors) == 0
+	case !o.wanted:
 	case final(err):
-		o.expelled(core.Left, o.addr, "could not return: "+err.Error())
+		standing := core.Left
+		if e, ok := err.(*translate.Error); ok && e.Name == "forbidden" { //nolint:errorlint // it is returned bare
+			standing = core.Banned
+		}
+		o.allOut()
+		o.expelled(standing, o.addr, "could not return: "+err.Error())
 	default:
 		o.again()
 	}
@@ -288,7 +330,8 @@ func (o *occupancy) leaveRoom() {
 	stop(o.deadline)
 	stop(o.quiet)
 	o.flush()
-	o.phase, o.held = outside, nil
+	o.phase, o.held, o.settled, o.overflow = outside, nil, nil, false
+	o.renamed(errLost)
 	for id, f := range o.flights {
 		delete(o.flights, id)
 		f.then(errLost)
@@ -326,6 +369,7 @@ func (o *occupancy) entered(nick string, created bool) {
 	if created && !o.exact {
 		o.instant()
 	}
+	o.exact = false // when we come back, any nick is better than none
 	if err := o.project(); err != nil {
 		o.s.Log.Error("showing a room elsewhere", "room", o.room.String(), "err", err)
 		o.failed(translate.Fail(translate.InternalServerError, ""))
@@ -333,20 +377,57 @@ func (o *occupancy) entered(nick string, created bool) {
 	}
 	o.greet()
 	o.catchUp(func() {
-		if o.phase != filling {
-			return
+		if o.phase == filling {
+			o.arrive()
 		}
-		o.phase = inside
-		held := o.held
-		o.held = nil
-		for _, st := range held {
-			o.said(st, false)
-		}
-		o.flush()
-		o.heard()
-		o.answer(nil)
-		o.s.Hub.Reachable(hub.Destination{Network: core.XMPP, Dest: o.destination()})
 	})
+}
+
+// arrive ends the entering, once all is known that was said before.
+func (o *occupancy) arrive() {
+	if o.overflow {
+		o.overflow, o.held = false, nil
+		last, when := o.lastKnown()
+		o.since(last, when, 0, func() {
+			if o.phase == filling {
+				o.arrive()
+			}
+		})
+		return
+	}
+	o.phase = inside
+	held := o.held
+	o.held = nil
+	for _, st := range held {
+		o.said(st, false)
+	}
+	o.flush()
+	o.heard()
+	o.answer(nil)
+	o.s.Hub.Reachable(hub.Destination{Network: core.XMPP, Dest: o.destination()})
+}
+
+// maxHeld is how many messages are held while a gap is filled. Where there are more, the archive is asked for them.
+const maxHeld = 200
+
+// hold keeps what is said while a gap is being filled.
+func (o *occupancy) hold(st *element.Element) {
+	switch {
+	case len(o.held) < maxHeld && !o.overflow:
+		o.held = append(o.held, st)
+	case o.about.archive:
+		o.overflow = true
+	default:
+		o.s.Count.Count("foreign_dropped", "flood")
+	}
+}
+
+// settle ends the history that a room without archive sends.
+func (o *occupancy) settle() {
+	if then := o.settled; then != nil {
+		o.settled = nil
+		then()
+	}
 }
 
 func (o *occupancy) destination() string {
@@ -398,7 +479,37 @@ func (o *occupancy) leave(reason string) {
 		}
 		o.send(p, o.nick)
 	}
+	o.allOut()
 	o.expelled(core.Left, o.account, reason)
+}
+
+// allOut tells the clients that they are in the room no more.
+func (o *occupancy) allOut() {
+	for jid := range o.visitors {
+		o.bye(jid, true)
+	}
+}
+
+// rename asks for another nick; then hears whether we have it.
+//
+// spec: XEP-0045 §7.6
+func (o *occupancy) rename(nick string, then func(error)) {
+	if o.phase != inside {
+		then(errLost)
+		return
+	}
+	o.renames = append(o.renames, then)
+	o.after(o.s.Answer, func() { o.renamed(translate.Fail(translate.RemoteServerTimeout, "the room does not answer")) })
+	o.send(element.New(translate.NSClient, "presence"), nick)
+}
+
+// renamed tells those who asked for another nick what has become of it.
+func (o *occupancy) renamed(err error) {
+	waiting := o.renames
+	o.renames = nil
+	for _, then := range waiting {
+		then(err)
+	}
 }
 
 // expelled ends the membership: by ourselves, by a moderator, or because the room is no more.
@@ -406,6 +517,7 @@ func (o *occupancy) expelled(to core.Standing, by core.Address, reason string) {
 	stop(o.retry)
 	o.leaveRoom()
 	o.answer(errGone)
+	o.dispersed()
 	o.wanted, o.over = false, true
 	if o.conv == "" {
 		return

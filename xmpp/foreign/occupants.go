@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"slices"
 	"strconv"
 	"time"
 
@@ -38,7 +37,7 @@ type sight struct {
 func readSight(p *element.Element, from translate.JID) sight {
 	s := sight{occupant: occupant{nick: from.Resource, presence: p}, codes: map[int]bool{}}
 	s.id = clip(p.Child(translate.NSOccupantID, "occupant-id").Attr("id"), 255)
-	x := p.Child(translate.NSMUCUser, "x")
+	x := mucUser(p)
 	item := x.Child("", "item")
 	s.affiliation, s.role, s.newNick = item.Attr("affiliation"), item.Attr("role"), item.Attr("nick")
 	if j, err := translate.ParseJID(item.Attr("jid")); err == nil {
@@ -52,6 +51,37 @@ func readSight(p *element.Element, from translate.JID) sight {
 	}
 	s.destroy = x.Child("", "destroy")
 	return s
+}
+
+// mucUser is what the room says in a stanza: the last of its kind, because a room adds its own behind what an occupant may have sent.
+func mucUser(st *element.Element) (x *element.Element) {
+	for _, c := range st.ChildrenNamed(translate.NSMUCUser, "x") {
+		x = c
+	}
+	return x
+}
+
+// maxPresence is how long a presence may be that is kept whole, in bytes.
+const maxPresence = 4096
+
+// kept is a presence as it is kept for clients that enter later: a long one without what is not the room's word.
+func kept(p *element.Element) *element.Element {
+	if len(element.Marshal(p)) <= maxPresence {
+		return p
+	}
+	short := element.New(translate.NSClient, "presence").SetAttr("from", p.Attr("from"))
+	if show := p.ChildText("", "show"); show != "" {
+		short.Append(element.NewText(translate.NSClient, "show", clip(show, 16)))
+	}
+	if item := mucUser(p).Child("", "item"); item != nil {
+		to := short.Add(translate.NSMUCUser, "x").Add("", "item")
+		for _, name := range []string{"affiliation", "role", "jid"} {
+			if v := item.Attr(name); v != "" {
+				to.SetAttr(name, clip(v, 3071))
+			}
+		}
+	}
+	return short
 }
 
 // The codes that decide something.
@@ -77,7 +107,7 @@ func (o *occupancy) presence(p *element.Element, from translate.JID) {
 	}
 	switch p.Attr("type") {
 	case "error":
-		o.refused(translate.ReadError(p))
+		o.refused(p)
 		return
 	case "", "unavailable":
 	default:
@@ -87,7 +117,10 @@ func (o *occupancy) presence(p *element.Element, from translate.JID) {
 		return
 	}
 	s := readSight(p, from)
-	self := s.codes[codeSelf] || o.self != "" && from.Resource == o.self || o.phase == entering && from.Resource == o.nick
+	if !o.about.ids {
+		s.id = "" // an occupant may have made it up; spec: XEP-0421 §6
+	}
+	self := o.isSelf(&s)
 	if p.Attr("type") == "unavailable" {
 		o.departed(s, self)
 		return
@@ -95,18 +128,19 @@ func (o *occupancy) presence(p *element.Element, from translate.JID) {
 	if self && s.codes[codePlain] {
 		o.about.plain = true
 	}
+	s.occupant.presence = kept(p)
 	known := o.occupants[s.nick]
-	if known == nil && len(o.occupants) >= o.s.MaxOccupants {
+	if known == nil && !self && len(o.occupants) >= o.s.MaxOccupants {
 		o.s.Count.Count("foreign_dropped", "flood")
 		return
 	}
 	here := s.occupant
 	if self {
-		here.address = o.account
+		here.address, o.ownID = o.account, s.id
 	} else if known != nil {
 		here.address = known.address
 	}
-	o.occupants[s.nick] = &here
+	o.put(&here)
 	switch {
 	case self && o.phase == entering:
 		o.entered(s.nick, s.codes[codeCreated])
@@ -128,7 +162,7 @@ func (o *occupancy) presence(p *element.Element, from translate.JID) {
 // departed takes that an occupant is gone, or is called otherwise from now on.
 func (o *occupancy) departed(s sight, self bool) {
 	known := o.occupants[s.nick]
-	delete(o.occupants, s.nick)
+	o.remove(s.nick)
 	if o.phase == entering {
 		return
 	}
@@ -139,11 +173,14 @@ func (o *occupancy) departed(s sight, self bool) {
 			renamed := *known
 			renamed.nick = s.newNick
 			renamed.presence = known.presence.Copy().SetAttr("from", o.room.With(s.newNick).String())
-			o.occupants[s.newNick] = &renamed
+			o.put(&renamed)
 			if self {
 				o.self, o.nick = s.newNick, s.newNick
 			}
 			o.arrived(&renamed)
+			if self {
+				o.renamed(nil)
+			}
 		}
 	case self && s.destroy != nil:
 		o.destroyed(s.destroy)
@@ -196,12 +233,41 @@ func (o *occupancy) by(nick string) core.Address {
 
 // present says whether a person is in the room under any nick.
 func (o *occupancy) present(a core.Address) bool {
-	for _, c := range o.occupants {
-		if c.address == a {
-			return true
-		}
+	return o.people[a] > 0
+}
+
+// put keeps who is under a nick, and remove forgets it: all that changes who is there goes through them.
+func (o *occupancy) put(c *occupant) {
+	o.remove(c.nick)
+	o.occupants[c.nick] = c
+	if !c.address.IsZero() {
+		o.people[c.address]++
 	}
-	return false
+}
+
+func (o *occupancy) remove(nick string) {
+	c := o.occupants[nick]
+	if c == nil {
+		return
+	}
+	delete(o.occupants, nick)
+	if o.people[c.address]--; o.people[c.address] <= 0 {
+		delete(o.people, c.address)
+	}
+}
+
+// isSelf says whether a presence is our own. While we are in, it is by our nick: code 110 on another's is nothing a room sends. When
+// we enter, the room may have given us another nick, but not one with somebody else's address.
+//
+// spec: XEP-0045 §7.2.2
+func (o *occupancy) isSelf(s *sight) bool {
+	switch {
+	case o.phase != entering:
+		return s.nick == o.self || s.codes[codeSelf] && o.occupants[o.self] == nil
+	case s.nick == o.nick:
+		return true
+	}
+	return s.codes[codeSelf] && (s.jid.IsZero() || s.jid.Bare() == o.me.Bare())
 }
 
 // destroyed takes that the room is no more. Where it says that it goes on elsewhere, we go there too.
@@ -217,7 +283,7 @@ func (o *occupancy) destroyed(d *element.Element) {
 	}
 	o.apply(hub.Draft{Conv: o.conv, Sender: o.addr, Content: core.Change{Aspect: core.AspectMovedTo, MovedTo: &move}})
 	if !move.Address.IsZero() {
-		o.s.follow(o.account, move.Address, o.nick)
+		o.s.follow(o.account, move.Address, entry{nick: o.nick, password: d.ChildText("", "password")})
 	}
 	o.expelled(core.Left, o.addr, "the room was closed: "+reason)
 }
@@ -227,6 +293,8 @@ func (o *occupancy) name(c *occupant) {
 	if !c.address.IsZero() {
 		return
 	}
+	o.remove(c.nick)
+	defer o.put(c)
 	if a, ok := o.ids[c.id]; ok && c.id != "" {
 		c.address = a
 		return
@@ -240,20 +308,10 @@ func (o *occupancy) name(c *occupant) {
 	}
 }
 
-// taken says whether somebody else who is here is called as c would be.
+// taken says whether somebody else who is here is called as c, who is not among them, would be.
 func (o *occupancy) taken(c *occupant) bool {
 	_, _, nicked := c.address.Occupant()
-	return nicked && slices.ContainsFunc(o.everybody(), func(other *occupant) bool {
-		return other.nick != c.nick && other.address == c.address
-	})
-}
-
-func (o *occupancy) everybody() []*occupant {
-	out := make([]*occupant, 0, len(o.occupants))
-	for _, c := range o.occupants {
-		out = append(out, c)
-	}
-	return out
+	return nicked && o.present(c.address)
 }
 
 // addressOf is what somebody is called in the core of whom no more is known. An account of this server is known by her nick alone:
@@ -297,8 +355,15 @@ func (o *occupancy) calledBy(a core.Address, nick string) bool {
 	return c != nil && c.address == a
 }
 
-// sweep ends the membership of those who have been away for long.
+// sweep ends the membership of those who have been away for long, and an occupancy that nobody needs.
 func (o *occupancy) sweep() {
+	if o.idle() {
+		if o.idled++; o.idled > 1 {
+			o.over = true
+		}
+		return
+	}
+	o.idled = 0
 	if o.phase != inside {
 		return
 	}
@@ -344,7 +409,8 @@ func (o *occupancy) wantedLevels() core.Levels {
 		l.Actions[string(core.AspectTopic)] = 0
 	}
 	for _, c := range o.occupants {
-		if n := c.level(); n != 0 && n >= l.Users[c.address] {
+		n := c.level()
+		if old, has := l.Users[c.address]; n != 0 && (!has || n > old) {
 			l.Users[c.address] = n
 		}
 	}

@@ -77,7 +77,10 @@ func verdict(err error, losses []core.Loss) hub.Result {
 // say sends one message to the room; then hears when the room has taken it, or that it has not.
 func (o *occupancy) say(p *hub.Delivery, then func(error)) []core.Loss {
 	e := &p.Content
-	if e.AliasIn(core.XMPP, translate.AliasStanza, translate.RoomScope(o.conv)) != "" || e.Retracted != "" && core.KindOf(e.Content) != core.KindReaction {
+	if now, ok := o.event(e.ID); ok { // the archive may have told since that the room has it
+		e.Aliases, e.Retracted = now.Aliases, now.Retracted
+	}
+	if wasTaken(e) || e.Retracted != "" && core.KindOf(e.Content) != core.KindReaction {
 		then(nil) // the room has it already, as the archive told; or it was taken back before it was sent
 		return nil
 	}
@@ -104,6 +107,15 @@ func (o *occupancy) say(p *hub.Delivery, then func(error)) []core.Loss {
 	})
 	o.send(el, "")
 	return losses
+}
+
+// aliasTaken is the kind of the alias of a message of ours that the room has taken without giving it a name.
+const aliasTaken = "muc-reflection"
+
+// wasTaken says whether the room has taken a message of ours.
+func wasTaken(e *core.Event) bool {
+	scope := translate.RoomScope(e.Conv)
+	return e.AliasIn(core.XMPP, translate.AliasStanza, scope) != "" || e.AliasIn(core.XMPP, aliasTaken, scope) != ""
 }
 
 // write makes the stanza of an event of ours.
@@ -219,36 +231,57 @@ func (s *Service) enter(ctx context.Context, p place, e entry) (core.ConvID, err
 	if p.room.Local == "" || strings.ContainsRune(e.nick, '/') && len(e.nick) > 1000 {
 		return "", translate.Fail(translate.JIDMalformed, "")
 	}
-	o, err := s.open(ctx, p)
-	if err != nil {
-		return "", err
+	for range 2 {
+		o, err := s.open(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		err = o.do(ctx, func(then func(error)) { o.enter(e, then) })
+		if err == nil {
+			return o.conv, nil
+		}
+		if !errors.Is(err, errGone) { // it ended while this waited
+			return "", err
+		}
 	}
-	if err := o.do(ctx, func(then func(error)) { o.enter(e, then) }); err != nil {
-		return "", err
-	}
-	return o.conv, nil
+	return "", errGone
 }
 
 // rowOf is the row of one who was in the room before, or a new one.
 func (s *Service) rowOf(ctx context.Context, p place) (row, error) {
-	rows, err := s.load(ctx)
-	for _, r := range rows {
-		if r.place == p {
-			return r, nil
-		}
+	rows, err := s.load(ctx, "account = $1 AND room = $2", p.account.String(), p.room.String())
+	if err != nil || len(rows) == 0 {
+		return row{place: p}, err
 	}
-	return row{place: p}, err
+	return rows[0], nil
 }
 
-// follow enters the room to which another has moved.
-func (s *Service) follow(account, room core.Address, nick string) {
+// follow enters the room to which another has moved, which may be one of ours.
+func (s *Service) follow(account, room core.Address, e entry) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*s.Answer)
 		defer cancel()
-		if _, err := s.enter(ctx, place{account, s.Names.JID(room)}, entry{nick: nick}); err != nil {
+		err := s.followTo(ctx, account, room, e)
+		if err != nil {
 			s.Log.Info("a room that has moved cannot be entered", "room", room.Bare(), "err", err)
 		}
 	}()
+}
+
+func (s *Service) followTo(ctx context.Context, account, room core.Address, e entry) error {
+	if !room.IsLocal() {
+		_, err := s.enter(ctx, place{account, s.Names.RoomJID(room)}, e)
+		return err
+	}
+	var conv core.ConvID
+	err := s.Hub.Read(ctx, func(v hub.View) (err error) {
+		conv, err = v.ConversationAt(room)
+		return err
+	})
+	if err == nil {
+		_, err = s.Hub.Join(ctx, hub.JoinRequest{Conv: conv, Who: account, Nick: e.nick})
+	}
+	return err
 }
 
 // Older implements [hub.Remote].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"parley/core"
@@ -104,10 +105,20 @@ func (o *occupancy) project() error {
 	if m := st.Members[o.account]; m.Standing != core.Joined || m.Nick != o.self {
 		drafts = append(drafts, o.ownJoin())
 	}
-	if len(drafts) > 0 && len(o.apply(drafts...)) == 0 {
+	if len(drafts) > 0 && !o.applyAll(drafts) {
 		return errors.New("the projection took none of the changes")
 	}
 	return nil
+}
+
+// applyAll applies many drafts in turns of a bounded length, so that others get theirs between them; false if none was taken.
+func (o *occupancy) applyAll(drafts []hub.Draft) (some bool) {
+	for part := range slices.Chunk(drafts, maxBatch) {
+		if len(o.apply(part...)) > 0 {
+			some = true
+		}
+	}
+	return some
 }
 
 func (o *occupancy) loadNames() error {
@@ -131,14 +142,20 @@ func (o *occupancy) beginProjection() error {
 	var initial []hub.Draft
 	initial = append(initial, o.changes(core.NewState())...)
 	initial = append(initial, hub.Draft{Content: core.Change{Aspect: core.AspectVisibility, Visibility: core.VisibleShared}})
+	var members []hub.Draft
 	for _, c := range o.occupants {
 		if c.address != o.account {
-			initial = append(initial, o.membership(c))
+			members = append(members, o.membership(c))
 		}
 	}
-	if err := o.begun(initial); err != nil {
+	first := min(len(members), maxBatch)
+	if err := o.begun(append(initial, members[:first]...)); err != nil {
 		return err
 	}
+	for i := range members {
+		members[i].Conv = o.conv
+	}
+	o.applyAll(members[first:])
 	if len(o.apply(o.ownJoin())) == 0 {
 		return errors.New("the projection does not take its own account")
 	}
@@ -217,6 +234,7 @@ func (o *occupancy) reconfigured() {
 // spec: XEP-0045 §8.1
 func (o *occupancy) topic(st *element.Element, nick string) {
 	o.subject = st
+	defer o.settle()
 	text := clip(st.Child("", "subject").Text(), 10_000)
 	if s := o.state(); s != nil && s.Topic != text {
 		o.apply(hub.Draft{Conv: o.conv, Sender: o.by(nick), Content: core.Change{Aspect: core.AspectTopic, Text: text}})

@@ -56,8 +56,9 @@ type Config struct {
 	Ping time.Duration
 	// Fill is the most messages that are fetched to fill a gap: 2000. Deeper history is fetched when somebody asks for it.
 	Fill int
-	// MaxRooms bounds the foreign rooms of one account: 500. MaxOccupants is the most of whom a room is shown: 20000.
-	MaxRooms, MaxOccupants int
+	// MaxRooms bounds the foreign rooms of one account: 500. MaxOccupants is the most of whom a room is shown: 5000. MaxInvited bounds
+	// the invitations of an account that it has not answered: 100. MaxLooked bounds how many new rooms an account looks at in an hour: 200.
+	MaxRooms, MaxOccupants, MaxInvited, MaxLooked int
 }
 
 func (c Config) withDefaults() Config {
@@ -76,7 +77,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Ping, 10*time.Minute)
 	count(&c.Fill, 2000)
 	count(&c.MaxRooms, 500)
-	count(&c.MaxOccupants, 20_000)
+	count(&c.MaxOccupants, 5000)
+	count(&c.MaxInvited, 100)
+	count(&c.MaxLooked, 200)
 	if c.Count == nil {
 		c.Count = noCounter{}
 	}
@@ -100,18 +103,21 @@ type Service struct {
 	ctx    context.Context // of Run; nil before and after it
 	places map[place]*occupancy
 	convs  map[core.ConvID]*occupancy
+	looks  map[core.Address]looks
 	wg     sync.WaitGroup
 }
 
 // New makes the service.
 func New(c Config) *Service {
-	return &Service{Config: c.withDefaults(), places: map[place]*occupancy{}, convs: map[core.ConvID]*occupancy{}}
+	return &Service{
+		Config: c.withDefaults(), places: map[place]*occupancy{}, convs: map[core.ConvID]*occupancy{}, looks: map[core.Address]looks{},
+	}
 }
 
 // Run enters the rooms that the accounts were in when the server stopped, and keeps them until ctx ends. Until it is called no room is
 // entered.
 func (s *Service) Run(ctx context.Context) error {
-	rows, err := s.load(ctx)
+	rows, err := s.load(ctx, "wanted = 1")
 	if err != nil {
 		return fmt.Errorf("reading which rooms elsewhere accounts are in: %w", err)
 	}
@@ -119,9 +125,6 @@ func (s *Service) Run(ctx context.Context) error {
 	s.ctx = ctx
 	s.mu.Unlock()
 	for _, r := range rows {
-		if !r.wanted {
-			continue
-		}
 		if o := s.begin(r); o != nil {
 			o.later(o.reenter)
 		}
@@ -222,10 +225,11 @@ type row struct {
 	wanted   bool
 }
 
-// load reads all rows.
-func (s *Service) load(ctx context.Context) (rows []row, err error) {
+// load reads the rows for which a condition holds.
+func (s *Service) load(ctx context.Context, where string, args ...any) (rows []row, err error) {
 	err = s.Hub.Read(ctx, func(v hub.View) error {
-		q, err := hubstore.Querier(v).Query(`SELECT account, room, conv, nick, password, wanted FROM foreign_rooms ORDER BY account, room`)
+		q, err := hubstore.Querier(v).Query(`SELECT account, room, conv, nick, password, wanted FROM foreign_rooms
+			WHERE `+where+` ORDER BY account, room`, args...)
 		if err != nil {
 			return err
 		}

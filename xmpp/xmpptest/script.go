@@ -221,3 +221,6 @@ func (r *runner) value(want, got string, set bool) bool {
 	}
 	return want == got
 }
+
+// Client is one of the scripts' clients, nil if it is not connected.
+func (s *Server) Client(who string) *Client { return s.clients[who] }
