@@ -32,7 +32,7 @@ func (h held) step(ctx context.Context, in []byte) (out []byte, done bool, err e
 		return nil, false, errTooManyLogins
 	}
 	out, done, err = h.mechanism.step(ctx, in)
-	if f, ok := errors.AsType[*saslFailure](err); ok && f.condition == "not-authorized" {
+	if guessed(err) {
 		if where != "" {
 			h.n.s.Logins.Failed(where)
 		}
@@ -41,6 +41,12 @@ func (h held) step(ctx context.Context, in []byte) (out []byte, done bool, err e
 		}
 	}
 	return out, done, err
+}
+
+// guessed says whether a login failed because the peer did not know the password.
+func guessed(err error) bool {
+	f, ok := errors.AsType[*saslFailure](err)
+	return ok && f.condition == "not-authorized" && !f.unproven
 }
 
 // hold holds a mechanism to the limits, if there are any.

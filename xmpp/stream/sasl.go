@@ -24,6 +24,8 @@ const maxAuthAttempts = 5
 type saslFailure struct {
 	condition string
 	err       error
+	// unproven says that it failed before the peer showed what it knows: no guess was made.
+	unproven bool
 }
 
 func (f *saslFailure) Error() string {

@@ -135,7 +135,7 @@ func (m *scramMechanism) start(ctx context.Context, first string) (string, error
 	case binds != m.plus:
 		return "", refuse("malformed-request", "channel binding does not fit the mechanism")
 	case flag == "y" && len(m.bindings) > 0:
-		return "", refuse("not-authorized", "the offer of channel binding did not reach the client")
+		return "", unproven("the offer of channel binding did not reach the client")
 	}
 	if binds {
 		for _, b := range m.bindings {
@@ -144,7 +144,7 @@ func (m *scramMechanism) start(ctx context.Context, first string) (string, error
 			}
 		}
 		if conv.binding == nil {
-			return "", refuse("not-authorized", "channel binding of another type than announced")
+			return "", unproven("channel binding of another type than announced")
 		}
 	}
 	if err := m.lookup(ctx, conv.authcid); err != nil {
@@ -152,6 +152,11 @@ func (m *scramMechanism) start(ctx context.Context, first string) (string, error
 	}
 	m.conv = conv
 	return conv.challenge(m.keys), nil
+}
+
+// unproven refuses a client that speaks of channel binding otherwise than we do, before it has proved anything.
+func unproven(why string) error {
+	return &saslFailure{condition: "not-authorized", err: errors.New(why), unproven: true}
 }
 
 // lookup never says that an account is unknown: there are made-up keys for each that is, always the same.
