@@ -11,7 +11,7 @@
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import {
-  ClientEvent, createClient, EventType, MatrixEventEvent, MsgType, PendingEventOrdering,
+  ClientEvent, createClient, EventStatus, EventType, MatrixEventEvent, MsgType, PendingEventOrdering,
   RelationType, RoomEvent, RoomMemberEvent, SyncState,
 } from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
@@ -115,7 +115,17 @@ function target({ to, room }) {
 }
 
 async function post(where, content, type = EventType.RoomMessage) {
-  const { event_id } = await client.sendEvent(target(where), type, content);
+  const room = target(where);
+  let event_id;
+  try {
+    ({ event_id } = await client.sendEvent(room, type, content));
+  } catch (err) {
+    // What could not be sent stands before all that follows until the user gives it up.
+    for (const e of client.getRoom(room)?.getPendingEvents() ?? []) {
+      if (e.status === EventStatus.NOT_SENT) client.cancelPendingEvent(e);
+    }
+    throw err;
+  }
   return { message: event_id };
 }
 
