@@ -215,6 +215,12 @@ type Limits struct {
 	RoomStanzaSize        Size `toml:"room_stanza_size"` // what is said in a room, as XML
 	RoomHistory           int  `toml:"room_history"`     // messages on entering
 
+	// What accounts have of rooms of other servers.
+	ForeignRooms       int `toml:"foreign_rooms"`       // of one account
+	ForeignOccupants   int `toml:"foreign_occupants"`   // shown of one room
+	ForeignInvitations int `toml:"foreign_invitations"` // that wait for one account
+	ForeignLooks       int `toml:"foreign_looks"`       // at new rooms, of one account in an hour
+
 	// What foreign servers may send to accounts that do not know the sender.
 	StrangersPerHour      int      `toml:"strangers_per_hour"` // messages, of one server
 	RequestsPerHour       int      `toml:"requests_per_hour"`  // for consent, of one server
@@ -334,6 +340,7 @@ func defaultLimits() Limits {
 
 		RoomsPerHour: 100, RoomJoinsPerMinute: 300, ServerJoinsPerMinute: 3000,
 		RoomMessagesPerMinute: 600, RoomOccupants: 5000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
+		ForeignRooms: 500, ForeignOccupants: 5000, ForeignInvitations: 100, ForeignLooks: 200,
 
 		StrangersPerHour: 200, RequestsPerHour: 200, StrangerSenderPerHour: 20, UnknownServerPerHour: 50,
 		ReputationHalfLife: mustDuration("24h"), ReputationRefuse: 50,

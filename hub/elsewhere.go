@@ -206,6 +206,22 @@ func RoomFor(v View, who, a core.Address) (core.ConvID, error) {
 	return "", ErrNone
 }
 
+// roommates says whether a is an occupant of a room elsewhere in which the
+// account is: who is in a room talks with those who are there.
+func roommates(v View, account, a core.Address) (bool, error) {
+	room, _, ok := a.Occupant()
+	if !ok {
+		return false, nil
+	}
+	id, err := RoomFor(v, account, room)
+	if err != nil {
+		_, _, err = none(id, err)
+		return false, err
+	}
+	s, err := v.State(id)
+	return err == nil && s.Standing(account) == core.Joined, err
+}
+
 // Project begins to show an account a room on another server. initial is the
 // state in which it is found; Conv is filled in, and a missing Sender is the
 // room.

@@ -97,7 +97,11 @@ func (t *turn) stranger(account, a core.Address) (known bool, policy core.Strang
 	if policy == "" {
 		policy = t.h.cfg.Strangers
 	}
-	return found && (c.Listed || c.Sees || c.Approved) || a.Domain == account.Domain && a.Name == "parley", policy, nil
+	if found && (c.Listed || c.Sees || c.Approved) || a.Domain == account.Domain && a.Name == "parley" {
+		return true, policy, nil
+	}
+	known, err = roommates(t.tx, account, a)
+	return known, policy, err
 }
 
 // nickHolder finds who has a nick, compared without case.

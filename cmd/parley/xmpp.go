@@ -102,6 +102,7 @@ func (x *xmppHouse) addRooms() {
 	x.sessions.AddService("rooms", muc.Local{Service: x.rooms})
 	x.abroad = foreign.New(foreign.Config{
 		Hub: s.hub, Names: x.sessions.Names(), Base: x.base, Secret: s.keys.Dialback, Grace: l.LeaveGrace.D(),
+		MaxRooms: l.ForeignRooms, MaxOccupants: l.ForeignOccupants, MaxInvited: l.ForeignInvitations, MaxLooked: l.ForeignLooks,
 		Route: x.carrier.Route, Count: s.metrics, Log: s.log,
 	})
 	x.sessions.AttachElsewhere(x.abroad)

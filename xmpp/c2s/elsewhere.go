@@ -51,3 +51,46 @@ func (s *Session) Talk(ctx context.Context, st *element.Element, to translate.JI
 	}
 	return s.talk(ctx, st, to, peer)
 }
+
+// waitingInvitations shows a client that has just come the rooms, here or elsewhere, into which the account was asked meanwhile.
+//
+// spec: XEP-0045 §7.8.2
+// spec: XEP-0249 §3
+func (s *Session) waitingInvitations(ctx context.Context) error {
+	var waiting []*element.Element
+	err := s.srv.Hub.Read(ctx, func(v hub.View) error {
+		places, err := v.Places(s.account)
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			if p.Standing != core.Invited || !p.Peer.IsZero() {
+				continue
+			}
+			c, err := v.Conversation(p.Conv)
+			if err != nil {
+				return err
+			}
+			st, err := v.State(p.Conv)
+			if err != nil {
+				return err
+			}
+			if c.Address.IsZero() || st.Creation.Type != "" {
+				continue // no client could enter it
+			}
+			e, err := v.Event(st.Members[s.account].Event)
+			if err != nil {
+				return err
+			}
+			m, _ := e.Content.(core.Membership)
+			from := s.srv.names.JID(e.Sender).String()
+			waiting = append(waiting, translate.Invite(s.srv.names.RoomJID(c.Address), from, s.jid.String(), m.Reason).Append(
+				translate.Delay(e.Time, s.jid.Domain)))
+		}
+		return nil
+	})
+	for _, m := range waiting {
+		s.Send(m)
+	}
+	return err
+}

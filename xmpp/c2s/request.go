@@ -28,7 +28,8 @@ func (s *Session) requested(ctx context.Context, who core.Address) error {
 	return nil
 }
 
-// waitingRequests shows a client that has just come the strangers who have written, but for those that were shown already.
+// waitingRequests shows a client that has just come the strangers who have written, but for those that were shown already, and the
+// rooms into which the account was asked.
 func (s *Session) waitingRequests(ctx context.Context, shown map[core.Address]bool) error {
 	var places []hub.Place
 	err := s.srv.Hub.Read(ctx, func(v hub.View) (err error) {
@@ -41,7 +42,10 @@ func (s *Session) waitingRequests(ctx context.Context, shown map[core.Address]bo
 			s.tellNotice(hub.ContactNotice{Kind: hub.Ask, From: p.Peer, To: s.account})
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.waitingInvitations(ctx)
 }
 
 // decline turns down the directs to which one invited the account to whom it denies consent.

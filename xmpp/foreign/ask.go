@@ -211,22 +211,26 @@ func (o *occupancy) administer(item *element.Element, reason string, then func(e
 	o.request(iq, "", func(_ *element.Element, err error) { then(err) })
 }
 
-// affiliate gives somebody an affiliation, by the real address.
+// affiliate gives somebody an affiliation, by the real address; where the room does not show us that, by the nick, which rooms take too.
 func (o *occupancy) affiliate(who core.Address, to, reason string, then func(error)) {
-	jid := o.s.Names.JID(who).Bare()
-	if _, _, nicked := who.Occupant(); nicked {
-		jid = translate.JID{}
-		for _, c := range o.occupants {
-			if c.address == who {
-				jid = c.jid.Bare()
-			}
-		}
-	}
-	if jid.IsZero() {
-		then(hub.Refuse(hub.Unable, "the room does not show you the address of %s, and knows people by it only", who.Bare()))
+	item := element.New(nsAdmin, "item").SetAttr("affiliation", to)
+	if _, _, nicked := who.Occupant(); !nicked {
+		o.administer(item.SetAttr("jid", o.s.Names.JID(who).Bare().String()), reason, then)
 		return
 	}
-	o.administer(element.New(nsAdmin, "item").SetAttr("jid", jid.String()).SetAttr("affiliation", to), reason, then)
+	for _, c := range o.occupants {
+		switch {
+		case c.address != who:
+			continue
+		case c.jid.IsZero():
+			item.SetAttr("nick", c.nick)
+		default:
+			item.SetAttr("jid", c.jid.Bare().String())
+		}
+		o.administer(item, reason, then)
+		return
+	}
+	then(hub.Refuse(hub.Unable, "%s is not there, and the room has not shown you the address by which it knows who is not", who.Bare()))
 }
 
 // moderate retracts what another has said.

@@ -201,6 +201,9 @@ func (r *room) iq(st *element.Element, nick string) {
 
 func (r *room) admin(st, q *element.Element, g *guest) {
 	item := q.Child("", "item")
+	if o := r.at(item.Attr("nick")); o != nil && item.Attr("affiliation") != "" {
+		item.SetAttr("jid", bare(o.jid))
+	}
 	if g.role != "moderator" {
 		r.fail(st, translate.ForbiddenError, "you are no moderator")
 		return
