@@ -96,6 +96,8 @@ type ContactNotice struct {
 	Kind     NoticeKind
 	From, To core.Address
 	Words    string
+	// Moved is the address that one who asks says to have had before, if she says so. By itself it proves nothing.
+	Moved core.Address
 }
 
 // Informer tells a sender of a late failure where her client has no error of

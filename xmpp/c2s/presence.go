@@ -33,7 +33,7 @@ func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error
 		return svc.Stanza(ctx, s, st)
 	}
 	if n, ok := translate.ReadNotice(st); ok {
-		return s.consent(ctx, n, to.Bare())
+		return s.consent(ctx, st, n, to.Bare())
 	}
 	switch typ {
 	case "", "unavailable":
@@ -47,7 +47,7 @@ func (s *Session) presenceStanza(ctx context.Context, st *element.Element) error
 // consent takes a step of consent.
 //
 // spec: RFC 6121 §3.1.2
-func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate.JID) error {
+func (s *Session) consent(ctx context.Context, st *element.Element, n hub.ContactNotice, to translate.JID) error {
 	a, err := s.srv.names.Address(to)
 	if err != nil || a == s.account {
 		return translate.Fail(translate.NotAllowed, "")
@@ -58,7 +58,7 @@ func (s *Session) consent(ctx context.Context, n hub.ContactNotice, to translate
 			return err
 		}
 	}
-	if err := s.srv.Hub.Consent(ctx, n); err != nil || n.Kind != hub.Deny {
+	if err := s.srv.Requested(ctx, st, n); err != nil || n.Kind != hub.Deny {
 		return err
 	}
 	return s.decline(ctx, a)

@@ -113,6 +113,9 @@ type Server struct {
 	push      *pusher
 	commands  *adhoc.Service
 	keep      contain.Keeper
+	moves     chan struct{}  // as many as are looked into at a time
+	errands   sync.WaitGroup // what nobody waits for but the end of the server
+	stopping  chan struct{}  // closed at the end of the server
 
 	mu       sync.Mutex
 	sessions map[core.Address]map[string]*Session // by resource
@@ -141,6 +144,8 @@ func New(cfg Config) *Server {
 	}
 	srv := &Server{
 		Config: cfg, services: map[string]Service{}, caps: newCapsCache(),
+		moves:    make(chan struct{}, maxMoves),
+		stopping: make(chan struct{}),
 		names:    translate.Names{Home: cfg.Hub.Home(), Hosts: cfg.Hub.Hosts},
 		keep:     contain.Keeper{Where: "c2s", Log: cfg.Log, Count: cfg.Count},
 		cursors:  newCursors(cfg.Hub),
@@ -182,7 +187,9 @@ func (srv *Server) Run(ctx context.Context) error {
 		case <-clean.C:
 			srv.clean(ctx)
 		case <-ctx.Done():
+			close(srv.stopping)
 			srv.wg.Wait()
+			srv.errands.Wait()
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
 			srv.cursors.flush(last, srv.Log)

@@ -71,6 +71,7 @@ type Carrier struct {
 	closed bool
 
 	pings   pings
+	asked   questions
 	silence silence
 	flights flights
 	friends familiar

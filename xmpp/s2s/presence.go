@@ -59,7 +59,7 @@ func (c *Carrier) notice(ctx context.Context, v visit, n hub.ContactNotice) erro
 			return err
 		}
 	}
-	return c.hub.Consent(ctx, n)
+	return c.sessions.Requested(ctx, v.st, n)
 }
 
 // available takes the presence of one client of a contact.

@@ -96,7 +96,7 @@ func (c *Carrier) receive(ctx context.Context, st *element.Element, from, to tra
 		c.cfg.Count.Count("s2s_dropped", "loop")
 		return
 	}
-	if c.pings.answer(st, from, to) {
+	if c.pings.answer(st, from, to) || c.asked.answer(st, from, to) {
 		return
 	}
 	who, err := c.names.Address(from.Bare())

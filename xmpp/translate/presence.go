@@ -95,5 +95,8 @@ func Notice(names Names, n hub.ContactNotice) *element.Element {
 	if n.Words != "" {
 		p.Append(element.NewText(NSClient, "status", n.Words))
 	}
+	if n.Moved != (core.Address{}) {
+		p.Add(NSMoved, "moved").Append(element.NewText(NSMoved, "old-jid", names.JID(n.Moved).String()))
+	}
 	return p
 }
