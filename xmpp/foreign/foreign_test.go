@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"parley/core"
@@ -157,11 +158,11 @@ func TestGapIsFilled(t *testing.T) {
 				r.quietly("bob", want[len(want)-1])
 			}
 			// While the gap is filled the room goes on, and its archive is slow.
-			var fetched bool
+			var fetched atomic.Bool
 			r.mu.Lock()
 			r.hook = func(st *element.Element) bool {
-				if st.First().Is(translate.NSMAM, "query") && !fetched {
-					fetched = true
+				if st.First().Is(translate.NSMAM, "query") && !fetched.Load() {
+					fetched.Store(true)
 					for i := range held {
 						want = append(want, fmt.Sprintf("meanwhile %d", i))
 						r.reflect("bob", xml(t, `<message type='groupchat' id='%s'><body>meanwhile %d</body></message>`, core.NewToken(), i))
@@ -172,7 +173,14 @@ func TestGapIsFilled(t *testing.T) {
 			r.mu.Unlock()
 			w.Restart()
 			w.run()
-			w.until("the gap is filled", func() bool { return len(w.texts("alice", r)) >= len(want) })
+			w.until("the gap is filled", func() bool {
+				r.mu.Lock()
+				n := len(want) // the room adds to it
+				r.mu.Unlock()
+				return fetched.Load() && len(w.texts("alice", r)) >= n
+			})
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			if got := w.texts("alice", r); !slices.Equal(got, want) {
 				t.Errorf("%d known of %d:\n%q", len(got), len(want), got)
 			}

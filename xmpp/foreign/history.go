@@ -73,7 +73,7 @@ func (o *occupancy) archived(r *element.Element) {
 	}
 	// The result's id is the same as the live message's stanza-id, and nobody but the room has made it.
 	//
-	// spec: XEP-0313 §5.1.1
+	// spec: XEP-0313 §8.3
 	m.RemoveChildren(func(e *element.Element) bool { return e.Is(translate.NSSID, "stanza-id") })
 	m.Append(element.New(translate.NSSID, "stanza-id").SetAttr("by", o.room.String()).SetAttr("id", r.Attr("id")))
 	f.got = append(f.got, m)

@@ -239,7 +239,7 @@ func (o *occupancy) mayRetract(ctx context.Context, c core.Content, nick string,
 // What the room says of the sender's real address is believed in its archive only, which takes out what senders claim. There somebody
 // else may have had our nick: what we did not send is ours only where the room says so.
 //
-// spec: XEP-0313 §5.1.3
+// spec: XEP-0313 §8.4
 // spec: XEP-0421 §3
 func (o *occupancy) senderOf(nick string, st *element.Element, archived bool) core.Address {
 	if nick == "" {

@@ -98,12 +98,15 @@ func (o *occupancy) run(ctx context.Context) {
 	for !o.over {
 		select {
 		case f := <-o.work:
-			f()
-			if len(o.work) == 0 || len(o.batch) >= maxBatch {
-				o.flush()
-			}
+			_ = o.s.keep().Do(func() error {
+				f()
+				if len(o.work) == 0 || len(o.batch) >= maxBatch {
+					o.flush()
+				}
+				return nil
+			})
 		case <-sweep.C:
-			o.sweep()
+			_ = o.s.keep().Do(func() error { o.sweep(); return nil })
 		case <-ctx.Done():
 			o.flush()
 			return // the room keeps us until it notices, and we come back under the same name
@@ -139,7 +142,12 @@ func (o *occupancy) later(f func()) {
 // do is [occupancy.later] that waits until f has called back.
 func (o *occupancy) do(ctx context.Context, f func(then func(error))) error {
 	reply := make(chan error, 1)
-	o.later(func() { f(func(err error) { reply <- err }) })
+	o.later(func() {
+		err := o.s.keep().Do(func() error { f(func(err error) { reply <- err }); return nil })
+		if err != nil && len(reply) == 0 {
+			reply <- err
+		}
+	})
 	select {
 	case err := <-reply:
 		return err

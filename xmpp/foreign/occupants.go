@@ -118,7 +118,7 @@ func (o *occupancy) presence(p *element.Element, from translate.JID) {
 	}
 	s := readSight(p, from)
 	if !o.about.ids {
-		s.id = "" // an occupant may have made it up; spec: XEP-0421 §6
+		s.id = "" // an occupant may have made it up; spec: XEP-0421 §5
 	}
 	self := o.isSelf(&s)
 	if p.Attr("type") == "unavailable" {

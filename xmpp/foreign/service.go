@@ -16,6 +16,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/internal/contain"
 	"parley/store"
 	"parley/store/hubstore"
 	"parley/xmpp/element"
@@ -105,6 +106,11 @@ type Service struct {
 	convs  map[core.ConvID]*occupancy
 	looks  map[core.Address]looks
 	wg     sync.WaitGroup
+}
+
+// keep contains what goes wrong where one piece of an occupancy's work is done.
+func (s *Service) keep() contain.Keeper {
+	return contain.Keeper{Where: "foreign", Log: s.Log, Count: s.Count}
 }
 
 // New makes the service.
