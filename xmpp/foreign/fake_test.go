@@ -239,7 +239,6 @@ type room struct {
 	n        int
 	page     int
 	down     bool                        // hears nothing
-	deaf     func(*element.Element) bool // what it does not answer
 	hook     func(*element.Element) bool // what the test answers
 	heard    []*element.Element
 	onlyFor  map[string]bool // who may enter; nil for all
@@ -465,14 +464,7 @@ func (r *room) raw(format string, args ...any) {
 	})
 }
 
-// cut makes the room forget those of the server under test, as when it is restarted; hears makes it there again or not.
-func (r *room) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.down = true
-	r.guests = slices.DeleteFunc(r.guests, func(g *guest) bool { return g.ours })
-}
-
+// hears makes the room there again, or not.
 func (r *room) hears(yes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
