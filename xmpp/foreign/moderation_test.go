@@ -350,7 +350,7 @@ func TestRoomDestroyed(t *testing.T) {
 	}
 	next.raw(`<presence type='unavailable' from='orchard@rooms.test/alice'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='none'/>
 		<destroy/><status code='110'/></x></presence>`)
-	w.until("that is no more either", func() bool { _, st, _ := w.conv("alice", next); return st.Standing(alice) == core.Left })
+	w.until("that is no more either", func() bool { _, st, _ := w.conv("alice", next); return st != nil && st.Standing(alice) == core.Left })
 }
 
 func TestRelay(t *testing.T) {
