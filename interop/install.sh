@@ -19,6 +19,7 @@ debs=(
   profanity                              # client in a terminal
   go-sendxmpp                            # client for scripts
   chromium libnss3-tools                 # a browser for converse.js, and its store of authorities
+  gajim xvfb dbus util-linux              # client on a desktop, and a display and a bus for it
 )
 
 missing=()
