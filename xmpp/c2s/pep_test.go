@@ -384,7 +384,7 @@ bob receives:
 	}
 	b.SendRaw("<iq type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>")
 	b.Receive(find("id", "mam"))
-	for i, enc := range []string{omemo1, omemo2} {
+	for i, enc := range []string{omemo1, omemo2, envelope, trust} {
 		want, found := stanza(t, enc), false
 		for m := b.Has(named("message")); m != nil; m = b.Has(named("message")) {
 			inner := m.Child("urn:xmpp:mam:2", "result").Child("urn:xmpp:forward:0", "forwarded").Child("jabber:client", "message")

@@ -23,6 +23,9 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 	if err != nil {
 		return err
 	}
+	if d := el.Child(translate.NSMUCUser, "x").Child("", "decline"); d != nil && to.Resource == "" {
+		return s.decline(ctx, v, c, st, d)
+	}
 	if s.session(c.ID, v.From) == nil {
 		return translate.Fail(translate.NotAcceptable, "you are not in this room")
 	}
@@ -31,6 +34,9 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 	}
 	if x := el.Child(translate.NSMUCUser, "x"); x.Child("", "invite") != nil {
 		return s.invite(ctx, v, c, x)
+	}
+	if f := voiceForm(el); f != nil && el.Attr("type") != "groupchat" {
+		return s.voice(ctx, v, c, st, f)
 	}
 	if el.Attr("type") != "groupchat" {
 		return translate.Fail(translate.BadRequest, "what is said to a room is of type groupchat")

@@ -66,3 +66,56 @@ alice receives:
   <presence from='garden@rooms.example.org/Carol'/>
 `)
 }
+
+// closed makes the garden one for members only, where speaking needs permission.
+const closed = `
+alice sends:
+  <iq type='set' id='closed' to='garden@rooms.example.org'><query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#roomconfig</value></field><field var='muc#roomconfig_membersonly'><value>1</value></field><field var='muc#roomconfig_moderatedroom'><value>1</value></field></x></query></iq>
+alice receives:
+  <iq type='result' id='closed'/>
+bob receives:
+  <presence from='garden@rooms.example.org/Bob'><x xmlns='http://jabber.org/protocol/muc#user'><item role='visitor'/></x></presence>
+`
+
+// spec: XEP-0045 §7.13
+// spec: XEP-0045 §8.6
+func TestVoiceRequests(t *testing.T) {
+	play(t, garden, closed, `
+bob sends:
+  <message to='garden@rooms.example.org' id='grab'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#request</value></field><field var='muc#role'><value>participant</value></field><field var='muc#jid'><value>bob@example.org</value></field><field var='muc#request_allow'><value>true</value></field></x></message>
+bob receives:
+  <message type='error' id='grab'><error><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>
+bob sends:
+  <message to='garden@rooms.example.org' id='ask'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#request</value></field><field var='muc#role'><value>participant</value></field></x></message>
+alice receives:
+  <message from='garden@rooms.example.org'><x xmlns='jabber:x:data' type='form'><field var='muc#jid'><value>bob@example.org</value></field><field var='muc#roomnick'><value>Bob</value></field></x></message>
+alice sends:
+  <message to='garden@rooms.example.org' id='grant'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#request</value></field><field var='muc#role'><value>participant</value></field><field var='muc#jid'><value>bob@example.org</value></field><field var='muc#request_allow'><value>true</value></field></x></message>
+bob receives:
+  <presence from='garden@rooms.example.org/Bob'><x xmlns='http://jabber.org/protocol/muc#user'><item role='participant'/></x></presence>
+`)
+}
+
+// spec: XEP-0045 §7.8.2
+func TestDeclinedInvitation(t *testing.T) {
+	play(t, garden, closed, `
+carol connects
+carol is available
+carol sends:
+  <message to='garden@rooms.example.org' id='no-0'><x xmlns='http://jabber.org/protocol/muc#user'><decline to='alice@example.org'/></x></message>
+carol receives:
+  <message type='error' id='no-0'><error><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>
+alice sends:
+  <message to='garden@rooms.example.org'><x xmlns='http://jabber.org/protocol/muc#user'><invite to='carol@example.org'/></x></message>
+carol receives:
+  <message from='garden@rooms.example.org'><x xmlns='http://jabber.org/protocol/muc#user'><invite from='alice@example.org'/></x></message>
+carol sends:
+  <message to='garden@rooms.example.org' id='no-1'><x xmlns='http://jabber.org/protocol/muc#user'><decline to='alice@example.org'><reason>busy</reason></decline></x></message>
+alice receives:
+  <message from='garden@rooms.example.org'><x xmlns='http://jabber.org/protocol/muc#user'><decline from='carol@example.org'><reason>busy</reason></decline></x></message>
+carol sends:
+  <presence to='garden@rooms.example.org/Carol'><x xmlns='http://jabber.org/protocol/muc'/></presence>
+carol receives:
+  <presence type='error'><error><registration-required xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>
+`)
+}
