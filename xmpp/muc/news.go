@@ -75,17 +75,10 @@ func (s *Service) event(ctx context.Context, c core.Conversation, st *core.State
 		}
 		return []*element.Element{s.configChanged(c)}, nil, nil
 	}
-	err = s.Hub.Read(ctx, func(v hub.View) error {
-		w, err := s.writing(v, &c, st, e)
-		if err != nil {
-			return err
-		}
-		var el *element.Element
-		if el, losses = translate.Out(e, w); el != nil {
-			out = []*element.Element{el}
-		}
-		return nil
-	})
+	el, losses, err := s.said(ctx, c, st, e)
+	if el != nil {
+		out = []*element.Element{el}
+	}
 	return out, losses, err
 }
 

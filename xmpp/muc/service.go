@@ -69,7 +69,8 @@ type Service struct {
 	mu    sync.Mutex
 	rooms map[core.ConvID]*room
 	// in says which rooms a session is in.
-	in map[translate.JID]map[core.ConvID]bool
+	in      map[translate.JID]map[core.ConvID]bool
+	written written
 }
 
 // New makes the service.
