@@ -10,7 +10,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestLibrary compares with gomatrixserverlib.
+// TestLibrary compares with gomatrixserverlib's ResolveStateConflictsV2New.
+//
+// In version 12 that never learns of the create event, which is neither cited
+// nor in dispute, while it starts from an empty state: it panics, or leaves out
+// all that was in dispute. So there is nothing to compare but that we do not.
+//
+// In versions 10 and 11 about one fork in twenty differs. Seen in its code, and
+// against the specification: its Kahn runs from the latest event backwards,
+// which is not the smallest ordering; an event that state lacks is looked for
+// among the auth events, but the event itself is added in its place. Which
+// difference comes from which has not been worked out for each.
 func TestLibrary(t *testing.T) {
 	for _, version := range []string{"10", "11", "12"} {
 		t.Run("version "+version, func(t *testing.T) {
@@ -34,6 +44,9 @@ func TestLibrary(t *testing.T) {
 					other++
 				}
 			})
+			if version != "12" && same < 3*other {
+				t.Errorf("%d the same, %d not", same, other)
+			}
 			t.Logf("%d the same, %d not, %d panics", same, other, panics)
 		})
 	}
