@@ -43,7 +43,7 @@ func TestInteropFeatures(t *testing.T) {
 	}
 	for _, r := range table.Standards {
 		for _, name := range r.testNames() {
-			feature, isInterop := strings.CutPrefix(name, interopPrefix)
+			feature, isInterop := matrixRow(name)
 			if isInterop && !slices.ContainsFunc(interop.Features, func(f *interop.Feature) bool { return f.Name == feature }) {
 				t.Errorf("%s is proved by the interop matrix's %q, and it has no such row", r.ID, feature)
 			}
