@@ -187,8 +187,6 @@ func (e *Event) readCreate(o wire.Object) *creation {
 }
 
 // readKeys lists the keys of a third-party invitation, as they are written.
-//
-// spec: MX 1.19 CS §11.28.1
 func readKeys(o wire.Object) []string {
 	var keys []string
 	if k, ok := o.String("public_key"); ok {

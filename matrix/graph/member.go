@@ -174,7 +174,6 @@ const (
 // is known by now.
 //
 // spec: MX 1.19 RV v12
-// spec: MX 1.19 SS §17.2.1
 func (j *judge) inviteThirdParty() error {
 	e := j.e
 	if j.membership(*e.StateKey) == "ban" {
