@@ -38,7 +38,7 @@ func TestDo(t *testing.T) {
 		t.Errorf("counted %v", counted)
 	}
 	k.Count = nil
-	if err := k.Do(func() error { var m map[int]int; m[1] = 1; return nil }); !contain.Contained(err) {
+	if err := k.Do(func() error { return errors.New([]string{}[len(counted)-1]) }); !contain.Contained(err) {
 		t.Errorf("got %v", err)
 	}
 }

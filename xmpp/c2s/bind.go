@@ -82,8 +82,7 @@ func (srv *Server) begin(ctx context.Context, conn *stream.Conn) (*Session, *lin
 			result := element.New(translate.NSClient, "iq").SetAttr("type", "result").SetAttr("id", el.Attr("id"))
 			result.Add(nsBind, "bind").Append(element.NewText(nsBind, "jid", s.jid.String()))
 			_ = conn.Send(result)
-			srv.wg.Add(1)
-			go s.run(ctx)
+			srv.start(ctx, s)
 			return s, l
 		case el.Is(translate.NSClient, "iq") && isRequest(el):
 			_ = conn.Send(translate.Bounce(el, translate.Fail(translate.NotAllowed, "bind a resource first")))

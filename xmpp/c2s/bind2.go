@@ -65,8 +65,7 @@ func (srv *Server) login(ctx context.Context, conn *stream.Conn, account core.Ad
 	srv.replace(s)
 	_ = conn.Send(in.Success(s.jid.String(), append(results, s.bound(ctx, ask))...))
 	_ = conn.Send(element.New(stream.NSStream, "features").Append(srv.boundFeatures(conn)...))
-	srv.wg.Add(1)
-	go s.run(ctx)
+	srv.start(ctx, s)
 	return s, l
 }
 

@@ -50,15 +50,17 @@ func (srv *Server) Requested(ctx context.Context, st *element.Element, n hub.Con
 		return srv.moved(ctx, n, srv.statementHere)
 	}
 	enquirer, ok := srv.Router.(Enquirer)
+	if !ok || !srv.joins(&srv.errands) {
+		return srv.Hub.Consent(ctx, n)
+	}
 	select {
 	case srv.moves <- struct{}{}:
 	default:
-		ok = false
-	}
-	if !ok {
+		srv.errands.Done()
 		return srv.Hub.Consent(ctx, n)
 	}
-	srv.errands.Go(func() {
+	go func() {
+		defer srv.errands.Done()
 		defer func() { <-srv.moves }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTimeout)
 		defer cancel()
@@ -77,7 +79,7 @@ func (srv *Server) Requested(ctx context.Context, st *element.Element, n hub.Con
 		if err != nil {
 			srv.Log.Warn("a request of one who says to have moved was not taken", "from", n.From.Domain, "err", err)
 		}
-	})
+	}()
 	return nil
 }
 

@@ -187,7 +187,9 @@ func (srv *Server) Run(ctx context.Context) error {
 		case <-clean.C:
 			srv.clean(ctx)
 		case <-ctx.Done():
+			srv.mu.Lock()
 			close(srv.stopping)
+			srv.mu.Unlock()
 			srv.wg.Wait()
 			srv.errands.Wait()
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -196,6 +198,29 @@ func (srv *Server) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// joins adds one to those for whom Run waits, unless it has begun to.
+func (srv *Server) joins(wg *sync.WaitGroup) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	select {
+	case <-srv.stopping:
+		return false
+	default:
+		wg.Add(1)
+		return true
+	}
+}
+
+// start begins a session, which ends at once if the server does.
+func (srv *Server) start(ctx context.Context, s *Session) {
+	if srv.joins(&srv.wg) {
+		go s.run(ctx)
+		return
+	}
+	s.fail(errOver)
+	s.end(context.WithoutCancel(ctx))
 }
 
 // clean deletes what nobody will ask for any more.
