@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,8 +37,17 @@ func Canonical(raw []byte) ([]byte, error) { return canonical(raw, false) }
 // spec: MX 1.19 RV v6
 func Strict(raw []byte) ([]byte, error) { return canonical(raw, true) }
 
+// Loose is [Strict] but for numbers, which may be any that JSON knows and stay
+// as they were written. A request is signed over its body whole, and the parts
+// of it that clients wrote, such as a to-device message, were never events.
+func Loose(raw []byte) ([]byte, error) { return encode(parser{in: raw, loose: true}) }
+
 func canonical(raw []byte, strict bool) ([]byte, error) {
-	p := parser{in: raw, strict: strict}
+	return encode(parser{in: raw, strict: strict})
+}
+
+func encode(p parser) ([]byte, error) {
+	raw := p.in
 	out, err := p.value(make([]byte, 0, len(raw)), 0)
 	if err == nil {
 		if p.space(); p.i < len(p.in) {
@@ -57,6 +67,7 @@ type parser struct {
 	in     []byte
 	i      int
 	strict bool
+	loose  bool // numbers are copied
 }
 
 var errEnd = errors.New("unexpected end")
@@ -227,6 +238,12 @@ func (p *parser) number(dst []byte) ([]byte, error) {
 		p.i++
 	}
 	s := string(p.in[start:p.i])
+	if p.loose {
+		if !json.Valid([]byte(s)) {
+			return nil, fmt.Errorf("malformed number %.30s", s)
+		}
+		return append(dst, s...), nil
+	}
 	n, err := integer(s)
 	if err != nil {
 		return nil, err
