@@ -364,6 +364,7 @@ func (o *occupancy) lost() {
 	}
 	o.leaveRoom()
 	o.again()
+	o.s.Doubt(o.room.Domain) // what has forgotten one may have forgotten all
 }
 
 // entered is our own presence, which ends the telling of who is there.
@@ -456,23 +457,29 @@ func (o *occupancy) instant() {
 // spec: XEP-0410 §3.1
 func (o *occupancy) heard() {
 	stop(o.quiet)
-	o.quiet = o.after(o.s.Ping, func() {
+	o.quiet = o.after(o.s.Ping, o.doubt)
+}
+
+// doubt asks whether we are still in the room.
+//
+// spec: XEP-0410 §3.1
+func (o *occupancy) doubt() {
+	if o.phase != inside {
+		return
+	}
+	stop(o.quiet)
+	iq := element.New(translate.NSClient, "iq").SetAttr("type", "get")
+	iq.Add(nsPing, "ping")
+	o.request(iq, o.self, func(_ *element.Element, err error) {
 		if o.phase != inside {
 			return
 		}
-		iq := element.New(translate.NSClient, "iq").SetAttr("type", "get")
-		iq.Add(nsPing, "ping")
-		o.request(iq, o.self, func(_ *element.Element, err error) {
-			if o.phase != inside {
-				return
-			}
-			e, _ := err.(*translate.Error) //nolint:errorlint // it is returned bare
-			if e == nil || e.Name == "service-unavailable" || e.Name == "feature-not-implemented" || e.Name == "item-not-found" {
-				o.heard()
-				return
-			}
-			o.lost()
-		})
+		e, _ := err.(*translate.Error) //nolint:errorlint // it is returned bare
+		if e == nil || e.Name == "service-unavailable" || e.Name == "feature-not-implemented" || e.Name == "item-not-found" {
+			o.heard()
+			return
+		}
+		o.lost()
 	})
 }
 

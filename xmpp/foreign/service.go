@@ -201,6 +201,18 @@ func (s *Service) drop(o *occupancy) {
 	}
 }
 
+// Doubt has all occupants in the rooms of a domain find out whether they are still there: its server was lost, or has forgotten one
+// of them, and may have been started anew.
+func (s *Service) Doubt(domain string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, o := range s.places {
+		if p.room.Domain == domain {
+			go o.later(o.doubt)
+		}
+	}
+}
+
 // resource is by which a room knows the account's occupant: the same as long as the secret is, and not to be guessed, because who
 // knows it could send to the account past what it wants done with strangers.
 func (s *Service) resource(p place) string {

@@ -3,11 +3,13 @@ package s2s
 import (
 	"context"
 	"strings"
+	"time"
 
 	"parley/core"
 	"parley/hub"
 	"parley/xmpp/element"
 	"parley/xmpp/foreign"
+	"parley/xmpp/stream"
 	"parley/xmpp/translate"
 )
 
@@ -18,6 +20,16 @@ func (c *Carrier) AttachForeign(f *foreign.Service) { c.foreign = f }
 func elsewhere(dest string) (core.ConvID, bool) {
 	_, conv, ok := strings.Cut(dest, "/")
 	return core.ConvID(conv), ok
+}
+
+// doubt has those looked after who are in rooms of servers of which a stream broke.
+func (c *Carrier) doubt(heard map[stream.Pair]time.Time) {
+	if c.foreign == nil {
+		return
+	}
+	for pair := range heard {
+		c.foreign.Doubt(pair.Remote)
+	}
 }
 
 // occupant takes what a room of another server sends to one of our occupants.

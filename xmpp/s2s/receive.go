@@ -46,6 +46,7 @@ func (c *Carrier) read(ctx context.Context, conn *stream.Conn, met func(stream.P
 				err = stream.Errorf(stream.SystemShutdown, "")
 			} else if !errors.Is(err, io.EOF) {
 				c.log.Debug("a stream of another server has ended", "remote", conn.RemoteDomain(), "err", err)
+				c.doubt(heard)
 			}
 			return err
 		}
