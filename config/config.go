@@ -99,6 +99,11 @@ type Registration struct {
 type Matrix struct {
 	RoomVersion RoomVersion    `toml:"room_version"`
 	Encryption  EncryptionMode `toml:"encryption"`
+	// Notaries are Matrix servers that are asked for, and believed about, the
+	// keys of servers that do not answer.
+	//
+	// spec: MX 1.19 SS §2.3.2
+	Notaries []string `toml:"notaries"`
 }
 
 // XMPP is what is decided for XMPP alone.

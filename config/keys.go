@@ -14,6 +14,7 @@ import (
 // Names of the files in [Dir.KeysDir].
 const (
 	matrixKeyFile = "matrix-signing.key"
+	matrixOldFile = "matrix-signing.old"
 	dialbackFile  = "xmpp-dialback.secret"
 	scramFile     = "scram-salt.secret"
 )
@@ -28,6 +29,10 @@ type Keys struct {
 	//
 	// spec: MX 1.19 AP §3.2
 	Matrix []byte
+	// MatrixOld has a line for each key that once signed Matrix events:
+	// "ed25519 VERSION PUBLIC EXPIRED", the public key in base64 and the moment
+	// in milliseconds since 1970. Its absence is an empty list.
+	MatrixOld []byte
 	// Dialback is the secret from which dialback keys are derived.
 	//
 	// spec: XEP-0185 §2
@@ -70,6 +75,12 @@ func LoadKeys(d Dir) (*Keys, error) {
 		return nil, err
 	}
 	k.Matrix = []byte(text)
+	if _, err := os.Lstat(filepath.Join(d.KeysDir(), matrixOldFile)); !errors.Is(err, fs.ErrNotExist) {
+		if text, err = readSecret(d, matrixOldFile); err != nil {
+			return nil, err
+		}
+		k.MatrixOld = []byte(text)
+	}
 	for name, dst := range map[string]*[]byte{dialbackFile: &k.Dialback, scramFile: &k.ScramSalt} {
 		text, err := readSecret(d, name)
 		if err != nil {
@@ -80,6 +91,29 @@ func LoadKeys(d Dir) (*Keys, error) {
 		}
 	}
 	return &k, nil
+}
+
+// RotateMatrixKey replaces the key that signs Matrix events. old is the whole
+// text of the list of old keys, with the one that is replaced. The list is on
+// disk first: a server that is cut off in between has its key, and a line too
+// many that it passes over.
+func RotateMatrixKey(d Dir, old, matrix []byte) error {
+	for _, f := range []struct {
+		name string
+		text []byte
+	}{{matrixOldFile, old}, {matrixKeyFile, matrix}} {
+		path := filepath.Join(d.KeysDir(), f.name)
+		if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("rotating the Matrix key: %w", err)
+		}
+		if err := WriteNew(path+".new", f.text, 0o600); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Rename(path+".new", path), syncDir(d.KeysDir())); err != nil {
+			return fmt.Errorf("rotating the Matrix key: %w", err)
+		}
+	}
+	return nil
 }
 
 func readSecret(d Dir, name string) (string, error) {

@@ -328,6 +328,14 @@ func (v *validator) federation() {
 			list[i] = canon
 		}
 	}
+	for i, name := range v.cfg.Matrix.Notaries {
+		canon, err := CheckDomain(name)
+		if err != nil {
+			v.fail("matrix.notaries", "%v", err)
+			continue
+		}
+		v.cfg.Matrix.Notaries[i] = canon
+	}
 }
 
 // units finds sizes and durations that are bare numbers. It runs before the

@@ -15,6 +15,8 @@ const (
 	ServiceXMPP  Service = "xmpp"  // the XMPP server of a domain, STARTTLS
 	ServiceXMPPS Service = "xmpps" // the XMPP server of a domain, direct TLS
 	ServiceHost  Service = "host"  // the addresses of a host name
+
+	ServiceMatrix Service = "matrix" // the Matrix server of a domain
 )
 
 // RouteKey names the service of a domain.
@@ -57,10 +59,10 @@ func (r Routes) Hosts() map[string][]netip.Addr { return r.hosts }
 func (r *Routes) add(key, value string) error {
 	service, domain, ok := strings.Cut(key, ":")
 	if !ok {
-		return fmt.Errorf("%q is not a route; write \"xmpp:DOMAIN\", \"xmpps:DOMAIN\" or \"host:NAME\"", key)
+		return fmt.Errorf("%q is not a route; write \"xmpp:DOMAIN\", \"xmpps:DOMAIN\", \"matrix:DOMAIN\" or \"host:NAME\"", key)
 	}
 	s := Service(service)
-	if err := choice(s, ServiceXMPP, ServiceXMPPS, ServiceHost); err != nil {
+	if err := choice(s, ServiceXMPP, ServiceXMPPS, ServiceMatrix, ServiceHost); err != nil {
 		return err
 	}
 	domain, err := CheckDomain(domain)

@@ -35,6 +35,7 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Make a new server: its configuration, keys and database."`
 	Serve   serveCmd   `cmd:"" help:"Run the server until SIGTERM; SIGHUP reloads certificates."`
 	Account accountCmd `cmd:"" help:"Manage accounts, also while the server runs."`
+	Keys    keysCmd    `cmd:"" help:"Manage the server's signing keys."`
 	Check   checkCmd   `cmd:"" help:"Say what is wrong with configuration, DNS, certificates and ports, and how to mend it."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -22,7 +22,7 @@ func (s *server) addProtocols(ctx context.Context) error {
 		return fmt.Errorf("opening the media directory: %w", err)
 	}
 	s.closers = append(s.closers, files.Close)
-	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addXMPP} {
+	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addMatrixFederation, s.addXMPP} {
 		if err := add(ctx, files); err != nil {
 			return err
 		}
