@@ -155,3 +155,79 @@ func testCutOff(ctx context.Context, t *testing.T, w *World, peer *Site, end fun
 	all(bob)
 	all(dora)
 }
+
+// TestForeignRoomsModerated has somebody on Parley own a room of another server, which she makes
+// with an XMPP client and keeps in order with a Matrix client.
+func TestForeignRoomsModerated(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	w := newWorld(ctx, t, Parts{Parley: true, Prosody: true, Ejabberd: true})
+	for _, peer := range []*Site{w.Prosody, w.Ejabberd} {
+		t.Run(peer.Name, func(t *testing.T) { testModerated(ctx, t, w, peer) })
+	}
+}
+
+func testModerated(ctx context.Context, t *testing.T, w *World, peer *Site) {
+	dora := &person{seat: Seat{driver(t, "nio"), w.Parley}}
+	bob := &person{seat: Seat{driver(t, "slixmpp"), peer}}
+	for name, p := range map[string]*person{"dora": dora, "bob": bob} {
+		var err error
+		if p.address, err = w.NewAccount(ctx, p.seat.Site, name); err != nil {
+			t.Fatal(err)
+		}
+		p.login(ctx, t, w)
+	}
+	owner := &person{seat: Seat{driver(t, "xmppjs"), w.Parley}, address: dora.address}
+	owner.login(ctx, t, w)
+	room := RoomAddress{Local: "garden-" + token(), Domain: peer.Domain(), Service: peer.Service}
+	if _, err := owner.client.Do(ctx, "create_room", Args{"room": room, "name": "The garden", "public": true}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := dora.client.Do(ctx, "join", Args{"room": room.Spell(Matrix)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dora.client.enter(room, a.Room)
+	s := &Session{
+		World: w, SeatA: dora.seat, SeatB: bob.seat, A: dora.client, B: bob.client, room: room, abroad: true,
+	}
+	if err := s.join(ctx, bob.client, room, room); err != nil {
+		t.Fatal(err)
+	}
+	if outcome, err := topic(ctx, s); err != nil || outcome.Result != Works {
+		t.Errorf("the topic: %v %v", outcome, err)
+	}
+	// The room shows bob's address to nobody but its moderators: to Matrix he is its occupant.
+	occupant := Address{Local: room.Local + "/" + bob.address.Local, Domain: room.Service}
+	do := func(op, change string) {
+		t.Helper()
+		watch := bob.client.Watch()
+		args := Args{"room": room, "user": occupant}
+		if change != "" {
+			args["reason"] = "Mind the roses"
+		}
+		if _, err := dora.client.Do(ctx, op, args); err != nil {
+			t.Fatal(err)
+		}
+		if change == "" {
+			return
+		}
+		if err := memberChange(ctx, watch, room, bob.client, change); err != nil {
+			t.Error(err)
+		}
+	}
+	do("kick", "kick")
+	if err := s.join(ctx, bob.client, room, room); err != nil {
+		t.Fatalf("coming back after a kick: %v", err)
+	}
+	do("ban", "ban")
+	do("unban", "")
+	if err := s.join(ctx, bob.client, room, room); err != nil {
+		t.Fatalf("coming back after a ban: %v", err)
+	}
+	if outcome := s.try(ctx, &Feature{Name: "text", run: func(ctx context.Context, s *Session) (Outcome, error) {
+		return text(ctx, s, place{s, true})
+	}}); outcome.Result != Works {
+		t.Errorf("text after all: %v", outcome)
+	}
+}

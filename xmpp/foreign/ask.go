@@ -230,6 +230,10 @@ func (o *occupancy) affiliate(who core.Address, to, reason string, then func(err
 		o.administer(item, reason, then)
 		return
 	}
+	if jid, seen := o.jids[who]; seen { // one who was banned, for one
+		o.administer(item.SetAttr("jid", jid.String()), reason, then)
+		return
+	}
 	then(hub.Refuse(hub.Unable, "%s is not there, and the room has not shown you the address by which it knows who is not", who.Bare()))
 }
 
@@ -299,18 +303,29 @@ func (o *occupancy) askTopic(text string, then func(error)) {
 	id := core.NewToken()
 	m := element.New(translate.NSClient, "message").SetAttr("type", "groupchat").SetAttr("id", id)
 	m.Append(element.NewText(translate.NSClient, "subject", text))
-	o.subjects[id] = then
+	o.subjects[id], o.topics[id] = then, text
 	o.after(o.s.Answer, func() {
 		if f := o.subjects[id]; f != nil {
 			delete(o.subjects, id)
-			if st := o.state(); st != nil && st.Topic == text { // a room that gives ids of its own
-				f(nil)
-				return
-			}
 			f(translate.Fail(translate.RemoteServerTimeout, "the room does not answer"))
 		}
+		delete(o.topics, id)
 	})
 	o.send(m, "")
+}
+
+// agreed takes that the room shows our subject to all. Some rooms show it under the id that we gave it, and some under none.
+func (o *occupancy) agreed(id, text string) {
+	for asked, topic := range o.topics {
+		if asked != id && topic != text {
+			continue
+		}
+		delete(o.topics, asked)
+		if done := o.subjects[asked]; done != nil {
+			delete(o.subjects, asked)
+			done(nil)
+		}
+	}
 }
 
 // askLevels asks for the affiliations and roles that changed levels mean, one after another.

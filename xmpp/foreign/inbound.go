@@ -58,9 +58,8 @@ func (o *occupancy) groupchat(st *element.Element, from translate.JID) {
 	if sub := st.Child("", "subject"); sub != nil && st.Child("", "body") == nil && st.Child("", "thread") == nil {
 		o.topic(st, from.Resource)
 		o.show(st)
-		if done := o.subjects[st.Attr("id")]; done != nil && from.Resource == o.self {
-			delete(o.subjects, st.Attr("id"))
-			done(nil)
+		if from.Resource == o.self {
+			o.agreed(st.Attr("id"), sub.Text())
 		}
 		return
 	}

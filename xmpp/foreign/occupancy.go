@@ -48,6 +48,7 @@ type occupancy struct {
 	before    map[string]*occupant    // who was there when we lost the room
 	ids       map[string]core.Address // by occupant-id
 	away      map[core.Address]time.Time
+	jids      map[core.Address]translate.JID // bare, of those whom the room has shown us by them
 	subject   *element.Element
 	held      []*element.Element
 	overflow  bool                 // more was said than could be held; it is in the archive
@@ -60,11 +61,12 @@ type occupancy struct {
 	idled     int         // sweeps since anybody wanted anything
 	batch     []hub.Draft // said, and not yet applied
 
-	asked    map[string]*request // our own requests to the room
-	relayed  map[string]relay    // requests of clients
-	fills    map[string]*fill    // by queryid
-	flights  map[string]*flight  // messages that the room has not reflected yet
-	subjects map[string]func(error)
+	asked    map[string]*request    // our own requests to the room
+	relayed  map[string]relay       // requests of clients
+	fills    map[string]*fill       // by queryid
+	flights  map[string]*flight     // messages that the room has not reflected yet
+	subjects map[string]func(error) // what is asked by a message, by its id
+	topics   map[string]string      // the subjects among them
 	visitors map[translate.JID]*visitor
 	orphans  map[string][]*element.Element // about messages that are older than what is known, by the room's name
 	orphaned int
@@ -81,10 +83,10 @@ func newOccupancy(s *Service, r row) *occupancy {
 		row: r, s: s, ctx: s.ctx, work: make(chan func(), maxQueue), done: make(chan struct{}),
 		me:        s.Names.JID(r.account).With(s.resource(r.place)),
 		addr:      core.Address{Network: core.XMPP, Name: r.room.Local, Domain: r.room.Domain},
-		occupants: map[string]*occupant{}, people: map[core.Address]int{}, away: map[core.Address]time.Time{},
+		occupants: map[string]*occupant{}, people: map[core.Address]int{}, away: map[core.Address]time.Time{}, jids: map[core.Address]translate.JID{},
 		asked: map[string]*request{}, relayed: map[string]relay{}, fills: map[string]*fill{},
 		orphans: map[string][]*element.Element{},
-		flights: map[string]*flight{}, subjects: map[string]func(error){}, visitors: map[translate.JID]*visitor{},
+		flights: map[string]*flight{}, subjects: map[string]func(error){}, topics: map[string]string{}, visitors: map[translate.JID]*visitor{},
 	}
 	return o
 }

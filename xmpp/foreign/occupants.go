@@ -242,6 +242,14 @@ func (o *occupancy) put(c *occupant) {
 	o.occupants[c.nick] = c
 	if !c.address.IsZero() {
 		o.people[c.address]++
+		o.remember(c)
+	}
+}
+
+// remember notes the real address that the room has shown us of somebody: by it alone can a ban be taken back.
+func (o *occupancy) remember(c *occupant) {
+	if !c.jid.IsZero() && (len(o.jids) < o.s.MaxOccupants || !o.jids[c.address].IsZero()) {
+		o.jids[c.address] = c.jid.Bare()
 	}
 }
 
