@@ -81,6 +81,9 @@ var (
 	// ErrExpired is wrapped by errors about keys that do not hold for the
 	// moment that they were used for.
 	ErrExpired = errors.New("expired server key")
+	// ErrUnreachable is wrapped beside either of them where the server did not
+	// answer: another time it may turn out that the key is good.
+	ErrUnreachable = errors.New("the server does not answer")
 	// ErrUnsigned is wrapped where there is no signature that could be checked.
 	ErrUnsigned = errors.New("no usable signature")
 )
@@ -150,11 +153,14 @@ func (k *Keyring) Key(ctx context.Context, name, id string, at time.Time) (ed255
 		return found.public, nil
 	}
 	asked := k.ask(ctx, name, id, at)
-	if errors.Is(asked, context.Canceled) || errors.Is(asked, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("asking %s for its keys: %w", name, asked)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("asking %s for its keys: %w", name, ctx.Err())
 	}
 	if found, err = k.known(ctx, name, id); err != nil {
 		return nil, err
+	}
+	if k.silent(name) {
+		asked = errors.Join(ErrUnreachable, asked)
 	}
 	switch {
 	case found.public == nil:
@@ -163,6 +169,13 @@ func (k *Keyring) Key(ctx context.Context, name, id string, at time.Time) (ed255
 		return nil, errors.Join(fmt.Errorf("%w: %s %s held until %v", ErrExpired, name, id, found.until.UTC()), asked)
 	}
 	return found.public, nil
+}
+
+// silent says that a server did not answer when it was last asked.
+func (k *Keyring) silent(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.of(name).failures > 0
 }
 
 // find is Key for what is at home here.

@@ -296,6 +296,11 @@ func TestLeftAlone(t *testing.T) {
 	if b.asked["a.test"] != 1 {
 		t.Errorf("asked %d times", b.asked["a.test"])
 	}
+	b.want(t, "a.test", key, b.now, ErrUnreachable)
+	b.publishes(t, "honest.test", newKey(t), nil)
+	if _, err := b.Key(t.Context(), "honest.test", key.ID(), b.now); errors.Is(err, ErrUnreachable) || !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("a server that answers: %v", err)
+	}
 	for range 24 * 60 {
 		b.now = b.now.Add(time.Minute)
 		b.want(t, "a.test", key, b.now, ErrUnknownKey)
