@@ -107,6 +107,7 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	set("dns", "resolver", address(network4, dnsHost).String()+":53")
 	set("xmpp", "dialback", auth == Dialback)
 	set("limits", "private_networks", networks)
+	settings["component"] = []map[string]any{{"host": ComponentHost(p.domain), "secret": ComponentSecret}}
 	if p.load {
 		for _, limit := range []string{
 			"connections_per_ip", "unauthenticated", "unauthenticated_per_ip", "messages_per_minute", "message_burst", "client_queue",
@@ -130,6 +131,15 @@ func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	}
 	return os.WriteFile(file, data, 0o600)
 }
+
+// ComponentSecret is that of the one component that a Parley of the lab lets in.
+const ComponentSecret = "a secret between the two"
+
+// ComponentHost is the domain of that component.
+func ComponentHost(domain string) string { return "echo." + domain }
+
+// ComponentPort is where it connects to, on its own host.
+const ComponentPort = "5347"
 
 // MetricsAddr is where a Parley under load answers /metrics and /debug/pprof/, to
 // programs on its own host.
