@@ -8,10 +8,12 @@ import (
 )
 
 // When memory is given back: little has been allocated since the last look,
-// and much before.
+// and much before. What is little grows with the heap: thousands of sessions
+// always have something to do.
 const (
 	tidyEvery  = 2 * time.Second
 	tidyQuiet  = 1 << 20 // bytes
+	tidyPart   = 16      // of the heap
 	tidyBurst  = 16 << 20
 	tidyRounds = 4 // a stack shrinks by half in each collection
 )
@@ -23,14 +25,15 @@ const (
 func tidy(ctx context.Context) {
 	t := time.NewTicker(tidyEvery)
 	defer t.Stop()
-	b := burst{last: allocated()}
+	var b burst
+	b.last, _ = memory()
 	for {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		if b.over(allocated()) {
+		if b.over(memory()) {
 			debug.FreeOSMemory()
 		}
 	}
@@ -44,25 +47,28 @@ type burst struct {
 }
 
 // over reports whether to give memory back now.
-func (b *burst) over(allocated uint64) bool {
+func (b *burst) over(allocated, heap uint64) bool {
 	grown := allocated - b.last
 	b.last, b.since = allocated, b.since+grown
 	if b.since >= tidyBurst {
 		b.since, b.left = 0, tidyRounds
 	}
-	if grown > tidyQuiet || b.left == 0 {
+	if grown > max(tidyQuiet, heap/tidyPart) || b.left == 0 {
 		return false
 	}
 	b.left--
 	return true
 }
 
-// allocated is how many bytes this process has allocated so far.
-func allocated() uint64 {
-	s := []stats.Sample{{Name: "/gc/heap/allocs:bytes"}}
+// memory is how many bytes this process has allocated so far, and how many of
+// them it holds.
+func memory() (allocated, heap uint64) {
+	s := []stats.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	stats.Read(s)
-	if s[0].Value.Kind() != stats.KindUint64 {
-		return 0
+	for _, v := range s {
+		if v.Value.Kind() != stats.KindUint64 {
+			return 0, 0
+		}
 	}
-	return s[0].Value.Uint64()
+	return s[0].Value.Uint64(), s[1].Value.Uint64()
 }

@@ -15,14 +15,18 @@ func TestBurst(t *testing.T) {
 	const much, little = 10 << 20, 1 << 10
 	for _, n := range []uint64{little, little, much, much, little, little, little, little, little, little, much, little} {
 		total += n
-		got = append(got, b.over(total))
+		got = append(got, b.over(total, 1<<20))
 	}
 	want := []bool{false, false, false, false, true, true, true, true, false, false, false, false}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
 	}
-	if allocated() == 0 {
-		t.Error("the runtime does not say what was allocated")
+	if all, held := memory(); all == 0 || held == 0 || held > all {
+		t.Errorf("the runtime says that %d bytes of %d are held", held, all)
+	}
+	b = burst{left: 1}
+	if !b.over(2<<20, 64<<20) {
+		t.Error("what is little beside the heap is not taken for quiet")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
