@@ -156,6 +156,16 @@ func Worse(baseline *Report, cells []Cell) []string {
 	return worse
 }
 
+// Merge puts the cells of sessions that were run again in the place of those that a report has of them.
+func Merge(last *Report, cells []Cell) []Cell {
+	again := make(map[string]bool)
+	for _, c := range cells {
+		again[c.A+"|"+c.B] = true
+	}
+	kept := slices.DeleteFunc(slices.Clone(last.Cells), func(c Cell) bool { return again[c.A+"|"+c.B] })
+	return append(kept, cells...)
+}
+
 // Versions asks the world's clients and servers what they are.
 func Versions(ctx context.Context, w *World) (map[string]string, error) {
 	versions := make(map[string]string)

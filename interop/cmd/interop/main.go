@@ -22,6 +22,7 @@ type options struct {
 	dir, binary      string
 	atOnce           int
 	accept, list     bool
+	merge            bool
 }
 
 func main() {
@@ -32,6 +33,7 @@ func main() {
 	flag.StringVar(&o.binary, "parley", "", "test this parley command instead of building one")
 	flag.IntVar(&o.atOnce, "j", 2, "how many sessions run at once")
 	flag.BoolVar(&o.accept, "accept", false, "write the report even where it is worse than the last")
+	flag.BoolVar(&o.merge, "merge", false, "put sessions that were run by themselves, with all features, into the last report")
 	flag.BoolVar(&o.list, "list", false, "print the features and end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -95,8 +97,11 @@ func conclude(ctx context.Context, o options, w *interop.World, baseline *intero
 	if len(worse) > 0 && !o.accept {
 		return fmt.Errorf("%d cells were better before (-accept writes the report all the same)", len(worse))
 	}
-	if o.session != "" || o.feature != "" {
+	if o.feature != "" || o.session != "" && !o.merge {
 		return nil
+	}
+	if o.session != "" {
+		cells = interop.Merge(baseline, cells)
 	}
 	versions, err := interop.Versions(ctx, w)
 	if err != nil {
