@@ -230,4 +230,31 @@ func testModerated(ctx context.Context, t *testing.T, w *World, peer *Site) {
 	}}); outcome.Result != Works {
 		t.Errorf("text after all: %v", outcome)
 	}
+	testAside(ctx, t, room, dora.client, bob.client, occupant)
+}
+
+// testAside has an occupant of a foreign room say something to one of Parley's people alone, who reads
+// it in a direct and answers there.
+func testAside(ctx context.Context, t *testing.T, room RoomAddress, dora, bob *Client, occupant Address) {
+	t.Helper()
+	question, answer := "Between us: "+token(), "Not a word: "+token()
+	watch := dora.Watch()
+	nick := Address{Local: room.Local, Domain: room.Service + "/" + dora.Address.Local}
+	if _, err := bob.Do(ctx, "send", Args{"to": nick, "body": question}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.For(ctx, "what was said aside", func(e *Event) bool {
+		return e.Event == "message" && e.Body == question && e.From == occupant.String() && e.Room == ""
+	}); err != nil {
+		t.Fatal(err)
+	}
+	watch = bob.Watch()
+	if _, err := dora.Do(ctx, "send", Args{"to": occupant, "body": answer}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.For(ctx, "the answer", func(e *Event) bool {
+		return e.Event == "message" && e.Body == answer
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
