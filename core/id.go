@@ -2,6 +2,7 @@ package core
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"time"
 )
@@ -43,6 +44,14 @@ func NewEventID() EventID { return EventID(newID()) }
 
 // NewMediaID mints a media ID.
 func NewMediaID() MediaID { return MediaID(newID()) }
+
+// MediaIDOf names a file elsewhere by a URL that will never lead to another
+// one, so that it has one name however often it is met. It is longer than any
+// ID that is minted.
+func MediaIDOf(url string) MediaID {
+	sum := sha256.Sum256([]byte(url))
+	return MediaID(lower32.EncodeToString(sum[:20]))
+}
 
 // NewToken is a secret of 160 bits for links and the like, in letters and
 // digits that every protocol can carry.

@@ -23,7 +23,7 @@ func refuseNone(err error, text string) error {
 // event.
 func (h *Hub) Submit(ctx context.Context, d Draft) (core.Event, error) {
 	events, err := h.SubmitAll(ctx, []Draft{d})
-	if errors.Is(err, errAsk) {
+	if errors.Is(err, ErrAsk) {
 		return h.ask(ctx, d)
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 		return core.Event{}, err
 	}
 	if err := t.verdict(p, &e, target, d.Accepted); err != nil {
-		if !errors.Is(err, errAsk) {
+		if !errors.Is(err, ErrAsk) {
 			t.h.count.Count("refused", string(core.KindOf(e.Content)), string(CodeOf(err)))
 		}
 		return core.Event{}, err
@@ -104,7 +104,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 		}
 	}
 	after := p.s
-	if _, ok := core.StateKeyOf(e.Content); ok {
+	if _, ok := core.StateKeyOf(e.Content); ok && !d.Aside {
 		after = p.s.Clone()
 		after.Apply(&e)
 		if err := t.tx.PutState(p.c, after, &e); err != nil {
@@ -145,7 +145,7 @@ func (t *turn) repetition(d *Draft) (core.Event, bool, error) {
 // prepare holds the content to its form and fills in what the hub decides. It
 // returns the event that e is about.
 func (t *turn) prepare(p place, e *core.Event, accepted bool) (*core.Event, error) {
-	if e.Sender.IsZero() || e.Content == nil {
+	if e.Content == nil || e.Sender.IsZero() && !accepted {
 		return nil, Refuse(Bad, "an event needs a sender and a content")
 	}
 	if err := t.adopt(e); err != nil {
@@ -159,12 +159,12 @@ func (t *turn) prepare(p place, e *core.Event, accepted bool) (*core.Event, erro
 	if e.Native != nil {
 		size = max(size, len(e.Native.Data))
 	}
-	if size > t.h.cfg.MaxContent {
+	if size > t.h.cfg.MaxContent && !accepted {
 		return nil, Refuse(TooLarge, "this is longer than %d bytes", t.h.cfg.MaxContent)
 	}
 	if c, ok := e.Content.(core.Membership); ok {
 		if accepted {
-			c.Before, c.OldNick = p.s.Standing(c.Target), p.s.Members[c.Target].Nick
+			c = t.accepted(p, c)
 		} else if c, err = t.membership(p, e, c); err != nil {
 			return nil, err
 		}
@@ -179,7 +179,7 @@ func (t *turn) prepare(p place, e *core.Event, accepted bool) (*core.Event, erro
 	return t.target(p, e)
 }
 
-// adopt gives the files of a body that are on the web a name here, by which
+// adopt gives the files of a body that are elsewhere a name here, by which
 // clients that know no links can ask for them. They are fetched when somebody
 // does.
 func (t *turn) adopt(e *core.Event) error {
@@ -189,11 +189,16 @@ func (t *turn) adopt(e *core.Event) error {
 	}
 	var failed error
 	b = b.MapFiles(func(f core.File) core.File {
-		if f.Media != "" || !strings.HasPrefix(f.URL, "https://") && !strings.HasPrefix(f.URL, "http://") {
-			return f
+		var err error
+		switch {
+		case f.Media != "":
+		case strings.HasPrefix(f.URL, "https://"), strings.HasPrefix(f.URL, "http://"):
+			f.Media = core.NewMediaID()
+			err = t.tx.PutMedia(Media{ID: f.Media, Owner: e.Sender, Created: t.now, File: f})
+		case strings.HasPrefix(f.URL, contentURI):
+			f.Media = core.MediaIDOf(f.URL)
+			err = t.adoptContent(f, e.Sender)
 		}
-		f.Media = core.NewMediaID()
-		err := t.tx.PutMedia(Media{ID: f.Media, Owner: e.Sender, Created: t.now, File: f})
 		failed = errors.Join(failed, err)
 		return f
 	})
@@ -204,6 +209,20 @@ func (t *turn) adopt(e *core.Event) error {
 		e.Content = core.Edit{Target: core.Target(e.Content), Body: b}
 	}
 	return failed
+}
+
+// contentURI begins the URL of a file in a Matrix server's repository, which
+// never becomes another file.
+const contentURI = "mxc://"
+
+// adoptContent names such a file. It is one file for all who refer to it, so
+// what this sender says of it (a type, a hash) is not kept with it.
+func (t *turn) adoptContent(f core.File, sender core.Address) error {
+	_, err := t.tx.Media(f.Media)
+	if !errors.Is(err, ErrNone) {
+		return err
+	}
+	return t.tx.PutMedia(Media{ID: f.Media, Owner: sender, Created: t.now, File: core.File{Media: f.Media, URL: f.URL}})
 }
 
 // target finds the event that e is about and asks whether e may be about it.
@@ -270,7 +289,7 @@ func reactionsOf(v View, who core.Address, target core.EventID) (map[string]core
 
 // verdict asks the conversation's one authority.
 func (t *turn) verdict(p place, e, target *core.Event, accepted bool) error {
-	if p.c.Shape == core.Direct && talks(e.Content) {
+	if p.c.Shape == core.Direct && talks(e.Content) && !accepted {
 		if err := t.unheard(p, e.Sender); err != nil {
 			return err
 		}
@@ -327,8 +346,11 @@ func (t *turn) keep(p place, e *core.Event, d Draft) error {
 
 // number gives the event its places in the two orders.
 func (t *turn) number(p place, e *core.Event, d Draft) error {
-	if d.Below && d.Accepted {
+	switch {
+	case d.Below && d.Accepted:
 		return t.numberBelow(e)
+	case d.Found && d.Accepted:
+		return t.numberFound(e)
 	}
 	edge, _, err := t.tx.Edge(e.Conv)
 	e.Position, e.Feed = max(edge+1, d.at), t.tx.NextFeed()
@@ -348,6 +370,9 @@ func (t *turn) consequences(p place, before *core.State, e *core.Event, target *
 			}
 		}
 	case core.Membership:
+		if d.Found || d.Aside {
+			break
+		}
 		if err := t.afterMembership(&p, before, e, c); err != nil {
 			return err
 		}
@@ -357,19 +382,19 @@ func (t *turn) consequences(p place, before *core.State, e *core.Event, target *
 			return err
 		}
 	}
-	if d.Below {
+	if d.Below || d.Found {
 		return nil
 	}
-	if err := t.tellEvent(p, before, e, target, d.From); err != nil {
+	if err := t.tellEvent(p, before, e, target, d); err != nil {
 		return err
 	}
 	if p.c.Authority == core.Elsewhere {
 		return t.postElsewhere(p, e, d)
 	}
-	if err := t.post(p, before, e); err != nil {
+	if err := t.post(p, before, e, d.Accepted); err != nil {
 		return err
 	}
-	if c, ok := e.Content.(core.Membership); ok && c.Standing == core.Invited {
+	if c, ok := e.Content.(core.Membership); ok && c.Standing == core.Invited && !d.Aside {
 		return t.received(p, e, c)
 	}
 	return nil
@@ -404,16 +429,17 @@ func previewOf(f core.File) core.MediaID {
 
 // hears reports whether a member is one to whom the conversation's messages
 // go. The two of a direct hear each other as soon as it is open, unless one
-// has left; elsewhere one must have joined.
+// has left; elsewhere, and where the other's network is Matrix, one must have
+// joined.
 func (h *Hub) hears(c *core.Conversation, m core.Member) bool {
 	if m.Standing == core.Joined {
 		return true
 	}
-	return c.Shape == core.Direct && m.Standing == core.Invited && !h.ours(m.Address)
+	return c.Shape == core.Direct && m.Standing == core.Invited && !h.ours(m.Address) && m.Address.Network != core.Matrix
 }
 
 // tellEvent queues the event for the sessions of the members who live here.
-func (t *turn) tellEvent(p place, before *core.State, e *core.Event, target *core.Event, from string) error {
+func (t *turn) tellEvent(p place, before *core.State, e *core.Event, target *core.Event, d Draft) error {
 	var to []core.Address
 	member, isMembership := e.Content.(core.Membership)
 	for _, m := range p.s.Members {
@@ -436,7 +462,11 @@ func (t *turn) tellEvent(p place, before *core.State, e *core.Event, target *cor
 			to = append(to, member.Target)
 		}
 	}
-	t.tell(EventNews{Event: *e, Conv: *p.c, State: p.s, From: from, Target: target}, to...)
+	n := EventNews{Event: *e, Conv: *p.c, State: p.s, From: d.From, Target: target, Aside: d.Aside}
+	if c, ok := e.Content.(core.Change); ok && c.Aspect == core.AspectCorrected {
+		n.Before = before
+	}
+	t.tell(n, to...)
 	return nil
 }
 
@@ -452,8 +482,10 @@ func talks(c core.Content) bool {
 }
 
 // post puts into the outbox what members on other networks are owed: one
-// parcel for each destination.
-func (t *turn) post(p place, before *core.State, e *core.Event) error {
+// parcel for each destination. The events of a graph go to other Matrix servers
+// as what they are, which is for its [Judge] to see to; only an invitation is a
+// parcel, because the invited one's server is in no room yet.
+func (t *turn) post(p place, before *core.State, e *core.Event, accepted bool) error {
 	to := map[Destination][]core.Address{}
 	add := func(a core.Address) {
 		d := Destination{a.Network, a.Domain}
@@ -462,7 +494,7 @@ func (t *turn) post(p place, before *core.State, e *core.Event) error {
 		}
 	}
 	for _, m := range p.s.Members {
-		if m.Address.IsLocal() || p.c.Shape == core.Direct && m.Address == e.Sender {
+		if m.Address.IsLocal() || m.Address.Network == core.Matrix || p.c.Shape == core.Direct && m.Address == e.Sender {
 			continue
 		}
 		if t.h.hears(p.c, m) {
@@ -470,7 +502,10 @@ func (t *turn) post(p place, before *core.State, e *core.Event) error {
 		}
 	}
 	if c, ok := e.Content.(core.Membership); ok && !c.Target.IsLocal() {
-		if c.Target != e.Sender || before.Standing(c.Target) == core.Joined {
+		matrix := c.Target.Network == core.Matrix
+		switch {
+		case matrix && (accepted || c.Standing != core.Invited):
+		case c.Target != e.Sender || before.Standing(c.Target) == core.Joined:
 			add(c.Target)
 		}
 	}

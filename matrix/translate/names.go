@@ -106,9 +106,10 @@ func (n Names) File(uri string) (core.File, error) {
 }
 
 // URI is the content URI of a reference. It is false for a file that is only
-// a link elsewhere.
+// a link elsewhere. A file of another Matrix server keeps its own, whatever
+// name it has here.
 func (n Names) URI(f core.File) (string, bool) {
-	if f.Media != "" {
+	if f.Media != "" && !strings.HasPrefix(f.URL, "mxc://") {
 		return n.MXC(f.Media), true
 	}
 	return f.URL, strings.HasPrefix(f.URL, "mxc://")

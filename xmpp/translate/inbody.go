@@ -117,6 +117,9 @@ func assemble(texts []text, files []core.File, r Reading) core.Part {
 // known is a file of ours as the message names it: what it is, the store knows better.
 func known(said, stored core.File) core.File {
 	said.Media, said.URL, said.Preview = stored.Media, "", nil
+	if !webURL(stored.URL) {
+		said.URL = stored.URL // its name on another network, which that network's people go by
+	}
 	said.Size = stored.Size
 	if stored.SHA256 != "" {
 		said.SHA256 = stored.SHA256

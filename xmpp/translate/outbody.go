@@ -165,7 +165,7 @@ func (w Writing) attach(m *element.Element, texts []text, files []core.File, off
 	var links []string
 	for _, f := range files {
 		link := f.URL
-		if link == "" {
+		if !webURL(link) {
 			link = w.Links[f.Media]
 		}
 		if !webURL(link) {

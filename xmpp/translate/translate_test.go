@@ -203,6 +203,34 @@ func TestEncrypted(t *testing.T) {
 	}
 }
 
+// A file that is known by an address of another network goes out under the link that this server has for it, and comes back as what it is.
+func TestFileOfAnotherNetwork(t *testing.T) {
+	const link = "https://example.org/_parley/media/secret/p.png"
+	f := core.File{Media: "m", URL: "mxc://other.test/m", Name: "p.png", Type: "image/png"}
+	w := Writing{Names: names, Type: "chat", Links: map[core.MediaID]string{"m": link}}
+	out, losses := Out(&core.Event{ID: "e", Content: core.Message{Body: core.FileBody(f, "")}}, w)
+	if len(losses) != 0 || out.ChildText("", "body") != link || out.Child(NSOOB, "x").ChildText("", "url") != link {
+		t.Fatalf("%v %v", out, losses)
+	}
+	if strings.Contains(out.String(), "mxc:") {
+		t.Errorf("its clients are shown an address that they cannot follow: %v", out)
+	}
+	r := reading()
+	r.Files = map[string]core.File{link: f}
+	s, _ := In(out, r)
+	b, _ := core.BodyOf(s.Content)
+	if files := b.Files(); len(files) != 1 || files[0].Media != f.Media || files[0].URL != f.URL {
+		t.Errorf("came back as %+v", files)
+	}
+	// A copy of a file that is on the web is shared by our link alone.
+	r.Files = map[string]core.File{link: {Media: "m", URL: "https://a.net/p.png"}}
+	s, _ = In(out, r)
+	b, _ = core.BodyOf(s.Content)
+	if files := b.Files(); len(files) != 1 || files[0].URL != "" {
+		t.Errorf("came back as %+v", files)
+	}
+}
+
 func TestTombstoneAndModeration(t *testing.T) {
 	e := core.Event{ID: "e1", Sender: carol, Retracted: "e2", Content: core.Message{}}
 	by := core.Event{ID: "e2", Sender: alice, Time: now, Content: core.Retract{Target: "e1", Reason: "spam"}}
