@@ -114,7 +114,21 @@ type Change struct {
 	Encryption *Encryption `json:"encryption,omitempty"`
 	MovedTo    *Move       `json:"moved_to,omitempty"`
 	Creation   *Creation   `json:"creation,omitempty"`
+	// Corrected are the pieces of the state that are not what they were,
+	// though nobody changed them: AspectCorrected.
+	Corrected []Correction `json:"corrected,omitempty"`
 }
+
+// Correction is one piece of the state that another event sets than did before.
+type Correction struct {
+	Kind string  `json:"kind"` // with Key a [StateKey]
+	Key  string  `json:"key,omitempty"`
+	Was  EventID `json:"was,omitempty"`
+	Is   EventID `json:"is,omitempty"` // empty: nothing sets it now
+}
+
+// StateKey is the piece of state that is corrected.
+func (c Correction) StateKey() StateKey { return StateKey{c.Kind, c.Key} }
 
 // Creation is the first event of a conversation. Supreme creators stand above
 // every level, for good: Matrix room version 12 on.
@@ -323,6 +337,30 @@ func (s *State) Apply(e *Event) {
 		}
 	case Change:
 		s.change(e.Sender, c)
+	}
+}
+
+// Clear takes a piece of the state away, as if nothing had ever set it.
+func (s *State) Clear(k StateKey) {
+	delete(s.Events, k)
+	if k.Kind == string(KindMembership) {
+		if a, err := ParseAddress(k.Key); err == nil {
+			delete(s.Members, a)
+		}
+		return
+	}
+	blank := NewState()
+	switch Aspect(k.Kind) {
+	case AspectCreated:
+		s.Creator, s.Creation = blank.Creator, blank.Creation
+	case AspectLevels:
+		s.Levels, s.HasLevels = blank.Levels, false
+	case AspectJoinRule:
+		s.JoinRule, s.Allow = blank.JoinRule, nil
+	case AspectVisibility:
+		s.Visibility = blank.Visibility
+	default:
+		s.change(Address{}, Change{Aspect: Aspect(k.Kind)})
 	}
 }
 

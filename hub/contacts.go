@@ -351,7 +351,7 @@ func (h *Hub) Accept(ctx context.Context, r JoinRequest) (core.Event, error) {
 		}
 		return t.consent(ContactNotice{Kind: Ask, From: r.Who, To: other})
 	})
-	if errors.Is(err, errAsk) {
+	if errors.Is(err, ErrAsk) {
 		return h.enter(ctx, r)
 	}
 	return e, err

@@ -28,6 +28,12 @@ type Draft struct {
 	// Below puts it below what is known of a conversation elsewhere, as history
 	// that was learnt later: it is no news. Only for what is Accepted.
 	Below bool
+	// Aside keeps an accepted state event in the timeline without making it part
+	// of the state: another one stands there.
+	Aside bool
+	// Found puts an accepted event below all of the timeline, with the state in
+	// which a room was found: it is no news either.
+	Found bool
 	// at, if not zero, is its position.
 	at core.Position
 	// via is who lets the joiner of a restricted conversation in: what a

@@ -35,15 +35,16 @@ type Remote interface {
 // the state in which it began: older history is learnt downwards from here.
 const projected core.Position = 1 << 40
 
-// errAsk says that only the room itself can do it.
-var errAsk error = &Refusal{Unable, "only the room's own server can do that"}
+// ErrAsk says that only another server can do it: the room's own, or one that
+// is in the room. A [Judge] that returns it has the [Remote] asked.
+var ErrAsk error = &Refusal{Unable, "only the room's own server can do that"}
 
 // judgeElsewhere decides what need not be asked of the room first: what a
 // member says.
 func judgeElsewhere(s *core.State, e, target *core.Event) error {
 	action, state := core.Action(e.Content)
 	if _, ok := core.StateKeyOf(e.Content); ok {
-		return errAsk
+		return ErrAsk
 	}
 	switch s.Standing(e.Sender) {
 	case core.Joined:
@@ -53,7 +54,7 @@ func judgeElsewhere(s *core.State, e, target *core.Event) error {
 		return Refuse(NotMember, "you are not in this room")
 	}
 	if _, ok := e.Content.(core.Retract); ok && target != nil && target.Sender != e.Sender {
-		return errAsk
+		return ErrAsk
 	}
 	if have, need := s.Level(e.Sender), s.Needs(action, state); have < need {
 		return Refuse(Forbidden, "you may not speak in this room: it is moderated")
@@ -68,9 +69,9 @@ func (h *Hub) ask(ctx context.Context, d Draft) (core.Event, error) {
 	if err != nil {
 		return core.Event{}, err
 	}
-	r := h.remotes[c.Address.Network]
+	r := h.remoteOf(c)
 	if r == nil {
-		return core.Event{}, errAsk
+		return core.Event{}, ErrAsk
 	}
 	if err := r.Ask(ctx, c, s, d); err != nil {
 		h.count.Count("refused", string(core.KindOf(d.Content)), string(CodeOf(err)))
@@ -115,6 +116,18 @@ func doneBy(v View, d Draft) (core.EventID, error) {
 	return s.Events[key], nil
 }
 
+// remoteOf is who asks others about a conversation; nil if there is nobody to
+// ask.
+func (h *Hub) remoteOf(c core.Conversation) Remote {
+	switch c.Authority {
+	case core.Elsewhere:
+		return h.remotes[c.Address.Network]
+	case core.Graph:
+		return h.remotes[core.Matrix]
+	}
+	return nil
+}
+
 func (h *Hub) conversation(ctx context.Context, id core.ConvID) (c core.Conversation, s *core.State, err error) {
 	err = h.Read(ctx, func(v View) error {
 		if c, err = v.Conversation(id); err != nil {
@@ -131,6 +144,9 @@ func (h *Hub) enter(ctx context.Context, r JoinRequest) (core.Event, error) {
 	c, _, err := h.conversation(ctx, r.Conv)
 	if err != nil {
 		return core.Event{}, err
+	}
+	if c.Authority == core.Graph {
+		return h.enterGraph(ctx, r)
 	}
 	id, err := h.EnterAt(ctx, c.Address, r)
 	if err != nil {
@@ -166,14 +182,14 @@ func (h *Hub) Older(ctx context.Context, conv core.ConvID, before core.Position,
 	var c core.Conversation
 	var known []core.Event
 	err := h.Read(ctx, func(v View) (err error) {
-		if c, err = v.Conversation(conv); err != nil || c.Authority != core.Elsewhere {
+		if c, err = v.Conversation(conv); err != nil || c.Authority == core.Here {
 			return err
 		}
 		known, err = v.Page(Query{Conv: conv, After: projected / 2, Before: before, Limit: limit})
 		return err
 	})
-	r := h.remotes[c.Address.Network]
-	if err != nil || c.Authority != core.Elsewhere || r == nil || len(known) >= limit {
+	r := h.remoteOf(c)
+	if err != nil || r == nil || len(known) >= limit {
 		return err
 	}
 	_, err = r.Older(ctx, c, limit)

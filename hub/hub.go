@@ -185,6 +185,10 @@ type turn struct {
 	now time.Time
 	// after runs once the turn is on disk, in order.
 	after []func()
+	// nicks are those of conversations that a graph's turn has asked for, and
+	// found the last positions of what was found in them.
+	nicks map[core.ConvID]map[string]core.Address
+	found map[core.ConvID]core.Position
 }
 
 // turn runs f as one turn. Nothing that f appends to after happens unless all

@@ -117,6 +117,13 @@ func nickHolder(s *core.State, nick string) (core.Address, bool) {
 // chooseNick keeps the nick that one had, or else makes one of the name, told
 // apart by the server's name and then by a number.
 func chooseNick(s *core.State, who core.Address, had, name string) string {
+	return chooseFree(func(nick string) bool {
+		holder, taken := nickHolder(s, nick)
+		return !taken || holder == who
+	}, who, had, name)
+}
+
+func chooseFree(free func(nick string) bool, who core.Address, had, name string) string {
 	if name == "" {
 		name = who.Name
 	}
@@ -129,7 +136,7 @@ func chooseNick(s *core.State, who core.Address, had, name string) string {
 		if i < len(try) {
 			nick = try[i]
 		}
-		if holder, taken := nickHolder(s, nick); nick != "" && (!taken || holder == who) {
+		if nick != "" && free(nick) {
 			return nick
 		}
 	}
@@ -221,7 +228,7 @@ func (h *Hub) Join(ctx context.Context, r JoinRequest) (core.Event, error) {
 		e, err = t.join(r)
 		return err
 	})
-	if errors.Is(err, errAsk) {
+	if errors.Is(err, ErrAsk) {
 		return h.enter(ctx, r)
 	}
 	return e, err

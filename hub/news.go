@@ -21,6 +21,10 @@ type EventNews struct {
 	From string
 	// Target is the event that Event is about, if it is about one.
 	Target *core.Event
+	// Before is the state before the event, where that is a correction.
+	Before *core.State
+	// Aside says that this state event is no part of the state: see [Draft].
+	Aside bool
 }
 
 // ReadingNews is a receipt, somebody else's or (Own) of the account itself.

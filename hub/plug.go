@@ -16,7 +16,8 @@ type Mirror interface {
 }
 
 // Judge is the authority of conversations that the hub's own rules do not
-// govern. The hub asks it once, within the turn.
+// govern. The hub asks it once, within the turn. [ErrAsk] says that other
+// servers have to be asked, which the [Remote] does outside of it.
 type Judge interface {
 	Verdict(tx Tx, c *core.Conversation, s *core.State, e *core.Event) error
 }

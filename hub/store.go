@@ -135,6 +135,9 @@ type ConversationTx interface {
 	// PutState records an event as the current state of its key, and members,
 	// places and stays with it. s is the state with e applied.
 	PutState(c *core.Conversation, s *core.State, e *core.Event) error
+	// PutCorrected records what a correction, e, says of the state. s is the
+	// state with it applied.
+	PutCorrected(c *core.Conversation, s *core.State, e *core.Event) error
 	PutDirect(id core.ConvID, a, b core.Address) error // becomes the current one
 	EndDirect(id core.ConvID) error                    // has become a group, or was closed
 	PutAffiliation(id core.ConvID, a, grantedBy core.Address) error

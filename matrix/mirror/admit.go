@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"parley/core"
@@ -30,62 +31,73 @@ type minting struct {
 	names   translate.Names
 	wire    translate.Event
 	room    *room
+	pdu     *wire.PDU
+	// aside says that the event, which others made, is no part of the state;
+	// found that it is of the state in which the room was found.
+	aside, found bool
 }
 
 // Admit implements [hub.Mirror]: it makes the PDU. It wants e with ID, Sender,
 // Time and Position set, and adds the event ID to e.Aliases and, at the
 // creation, the room ID to c.Native.
 func (m *Mirror) Admit(tx hub.Tx, c *core.Conversation, before *core.State, e *core.Event) error {
-	change, isChange := e.Content.(core.Change)
-	if isChange && change.Aspect == core.AspectCorrected {
-		return nil // says what the graph has already
-	}
-	if err := m.admit(tx, c, before, e); err != nil {
-		if hub.CodeOf(err) != "" {
-			return err
+	var err error
+	switch change, _ := e.Content.(core.Change); {
+	case change.Aspect == core.AspectCorrected:
+		err = m.correct(tx, c, e)
+	case c.Authority == core.Graph:
+		err = m.admitGraph(tx, c, before, e)
+	default:
+		var t *minting
+		if t, err = m.mint(tx, c, before, e, nil); err == nil {
+			err = t.keep()
 		}
-		return fmt.Errorf("mint the Matrix event of %s: %w", e.ID, err)
 	}
-	return nil
+	if err == nil || hub.CodeOf(err) != "" {
+		return err
+	}
+	return fmt.Errorf("mint the Matrix event of %s: %w", e.ID, err)
 }
 
-func (m *Mirror) admit(tx hub.Tx, c *core.Conversation, before *core.State, e *core.Event) error {
+// mint builds the event. link says what it comes after and cites; nil is the end
+// of a room that is this server's alone.
+func (m *Mirror) mint(tx hub.Tx, c *core.Conversation, before *core.State, e *core.Event, link func(*wire.Proto) error) (*minting, error) {
 	creation := before.Creation
 	if change, ok := e.Content.(core.Change); ok && change.Aspect == core.AspectCreated && change.Creation != nil {
 		creation = *change.Creation
 	}
 	version, err := wire.VersionOf(creation.Version)
 	if err != nil {
-		return hub.Refuse(hub.Bad, "%v", err)
+		return nil, hub.Refuse(hub.Bad, "%v", err)
 	}
 	t := &minting{m: m, tx: tx, sql: hubstore.Tx(tx), c: c, before: before, e: e, version: version}
 	r := m.resolver(tx, version)
 	t.names = r.Names
 	var losses []core.Loss
 	if t.wire, losses, err = translate.OutNative(r, e.Content, e.Native); err != nil {
-		return err
+		return nil, err
 	}
 	if m.cfg.Count != nil {
 		for _, l := range losses {
 			m.cfg.Count.Count("losses", string(l.Feature), string(core.Matrix))
 		}
 	}
-	if c.Authority != core.Elsewhere { // where nobody here decides
+	if c.Authority == core.Here { // the hub's rules, which do not know all of Matrix'
 		if err := t.permitted(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := t.keepNames(); err != nil {
-		return err
+		return nil, err
 	}
-	pdu, err := t.build()
+	if link == nil {
+		link = t.link
+	}
+	t.pdu, err = t.build(link)
 	if errors.Is(err, wire.ErrTooLarge) {
-		return hub.Refuse(hub.TooLarge, "%v", err)
+		return nil, hub.Refuse(hub.TooLarge, "%v", err)
 	}
-	if err != nil {
-		return err
-	}
-	return t.keep(pdu)
+	return t, err
 }
 
 // permitted holds the event to what Matrix asks besides the hub's own rules:
@@ -153,7 +165,7 @@ func (t *minting) keepNames() error {
 }
 
 // build hashes. Signing is for [Mirror.Signed].
-func (t *minting) build() (*wire.PDU, error) {
+func (t *minting) build(link func(*wire.Proto) error) (*wire.PDU, error) {
 	sender, _ := t.names.UserID(t.e.Sender)
 	when := t.e.Origin
 	if when.UnixMilli() <= 0 || when.After(t.e.Time) {
@@ -171,7 +183,7 @@ func (t *minting) build() (*wire.PDU, error) {
 	if !t.version.RedactsInContent {
 		p.Redacts = t.wire.Redacts
 	}
-	if err := t.link(&p); err != nil {
+	if err := link(&p); err != nil {
 		return nil, err
 	}
 	return wire.Build(t.version, p)
@@ -194,8 +206,8 @@ func (t *minting) link(p *wire.Proto) (err error) {
 }
 
 // keep writes the rows and names the event.
-func (t *minting) keep(p *wire.PDU) error {
-	conv, pos := string(t.c.ID), int64(t.e.Position)
+func (t *minting) keep() error {
+	p, conv, pos := t.pdu, string(t.c.ID), int64(t.e.Position)
 	if p.Type == wire.TypeCreate {
 		native := map[core.Network]string{core.Matrix: p.RoomID}
 		for network, name := range t.c.Native { // which others hold too
@@ -220,12 +232,9 @@ func (t *minting) keep(p *wire.PDU) error {
 		p.EventID, conv, pos, string(t.e.ID), p.Type, key, p.Sender, t.version.ID, replaces, device, txn, p.JSON); err != nil {
 		return err
 	}
-	if t.room.kept { // one end takes the place of several
-		if _, err := t.sql.Exec(`DELETE FROM mirror_extremities WHERE conv = $1`, conv); err != nil {
-			return err
-		}
+	if t.room != nil {
+		t.room.ends, t.room.depth = []string{p.EventID}, p.Depth
 	}
-	t.room.ends, t.room.depth, t.room.kept = []string{p.EventID}, p.Depth, false
 	if err := t.keepRelation(p); err != nil {
 		return err
 	}
@@ -234,14 +243,19 @@ func (t *minting) keep(p *wire.PDU) error {
 			return err
 		}
 	}
-	t.e.Aliases = append(t.e.Aliases, core.Alias{Network: core.Matrix, Kind: "event", Key: p.EventID})
+	if name := (core.Alias{Network: core.Matrix, Kind: "event", Key: p.EventID}); !slices.Contains(t.e.Aliases, name) {
+		t.e.Aliases = append(t.e.Aliases, name)
+	}
 	return nil
 }
 
 // keepState puts a state event in force and returns the one that was before.
 func (t *minting) keepState(p *wire.PDU) (replaces string, err error) {
-	if p.StateKey == nil {
+	if p.StateKey == nil || t.aside {
 		return "", nil
+	}
+	if t.found {
+		return "", t.keepFound(p)
 	}
 	conv, pos := string(t.c.ID), int64(t.e.Position)
 	err = t.sql.QueryRow(`UPDATE mirror_state SET until = $4
@@ -252,7 +266,9 @@ func (t *minting) keepState(p *wire.PDU) (replaces string, err error) {
 	}
 	_, err = t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id)
 		VALUES ($1, $2, $3, $4, $5, $6)`, conv, p.Type, *p.StateKey, pos, int64(always), p.EventID)
-	t.room.state[wire.StateKey{Type: p.Type, Key: *p.StateKey}] = p.EventID
+	if t.room != nil {
+		t.room.state[wire.StateKey{Type: p.Type, Key: *p.StateKey}] = p.EventID
+	}
 	return replaces, err
 }
 

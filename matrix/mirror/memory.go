@@ -18,11 +18,10 @@ const (
 // room is what the next event of a room needs to know of those before it. It
 // belongs to the writer, and is forgotten when a turn that used it is undone.
 type room struct {
-	// ends are the events that none refers to yet as the one before it, and
-	// depth is the greatest of theirs. kept says that there are rows for them.
+	// ends is the event that none refers to yet as the one before it, and depth
+	// is its depth.
 	ends  []string
 	depth int64
-	kept  bool
 	// state are the events in force, by their keys, as far as they were asked
 	// for; "" where there is none.
 	state map[wire.StateKey]string
@@ -46,29 +45,10 @@ func (t *minting) remembered() (*room, error) {
 	return r, nil
 }
 
-// load finds the ends. There are rows for them only where there are several, as
-// there are where servers speak at once. In all other rooms the end is the event
-// that was minted last, which is the one with the greatest feed number; those of
-// events learnt later and put below are negative.
+// load finds the end: the event that was minted last, which is the one with the
+// greatest feed number; those of events learnt later and put below are negative.
 func (t *minting) load() (*room, error) {
 	r := &room{state: map[wire.StateKey]string{}}
-	rows, err := t.sql.Query(`SELECT event_id, depth FROM mirror_extremities WHERE conv = $1
-		ORDER BY depth DESC, event_id LIMIT 20`, string(t.c.ID))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		var depth int64
-		if err := rows.Scan(&id, &depth); err != nil {
-			return nil, err
-		}
-		r.ends, r.depth, r.kept = append(r.ends, id), max(r.depth, depth), true
-	}
-	if err := rows.Err(); err != nil || r.kept {
-		return r, err
-	}
 	last, err := t.lastMinted()
 	if err == nil && last != nil {
 		r.ends, r.depth = []string{last.EventID}, last.Depth

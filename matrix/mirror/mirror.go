@@ -35,9 +35,15 @@ type Config struct {
 // Mirror implements [hub.Mirror] and reads what it wrote. It may be used from
 // any goroutine.
 type Mirror struct {
-	cfg Config
-	// rooms belongs to the writer's goroutine, in which Admit is called.
-	rooms map[core.ConvID]*room
+	cfg   Config
+	graph Graph
+	// The rest belongs to the writer's goroutine, in which Admit is called.
+	// minted and adopted are what was built or came before the event is kept,
+	// by its core ID and by its event ID.
+	rooms       map[core.ConvID]*room
+	minted      map[core.EventID]*minting
+	adopted     map[string]Adopted
+	corrections map[core.ConvID][]Piece
 }
 
 // New brings the mirror's tables up to date and returns the mirror on them.
@@ -57,7 +63,10 @@ func New(ctx context.Context, db *store.DB, cfg Config) (*Mirror, error) {
 	if err := db.Migrate(ctx, "matrix-mirror", dir); err != nil {
 		return nil, fmt.Errorf("migrating the Matrix mirror's tables: %w", err)
 	}
-	return &Mirror{cfg: cfg, rooms: map[core.ConvID]*room{}}, nil
+	return &Mirror{
+		cfg: cfg, rooms: map[core.ConvID]*room{}, minted: map[core.EventID]*minting{},
+		adopted: map[string]Adopted{}, corrections: map[core.ConvID][]Piece{},
+	}, nil
 }
 
 // Names turns user IDs and aliases into addresses and back, with the hashed

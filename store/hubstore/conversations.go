@@ -164,6 +164,45 @@ func (t *tx) PutState(c *core.Conversation, s *core.State, e *core.Event) error 
 	return nil
 }
 
+func (t *tx) PutCorrected(c *core.Conversation, s *core.State, e *core.Event) error {
+	change, ok := e.Content.(core.Change)
+	if !ok {
+		return fmt.Errorf("event %s is no correction", e.ID)
+	}
+	t.remember(c.ID, s)
+	for _, piece := range change.Corrected {
+		err := t.exec(`INSERT INTO state (conv, kind, key, event) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (conv, kind, key) DO UPDATE SET event = excluded.event`,
+			string(c.ID), piece.Kind, piece.Key, string(piece.Is))
+		if piece.Is == "" {
+			err = t.exec(`DELETE FROM state WHERE conv = $1 AND kind = $2 AND key = $3`, string(c.ID), piece.Kind, piece.Key)
+		}
+		if err != nil {
+			return err
+		}
+		if piece.Kind == string(core.KindMembership) {
+			if err := t.correctPlace(s, e, piece.Key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// correctPlace gives a member the place that the corrected state says, from the
+// correction on.
+func (t *tx) correctPlace(s *core.State, e *core.Event, who string) error {
+	a, err := core.ParseAddress(who)
+	if err != nil {
+		return err
+	}
+	m, ok := s.Members[a]
+	if !ok {
+		m = core.Member{Address: a, Standing: core.Left}
+	}
+	return t.putPlace(e, core.Membership{Target: a, Standing: m.Standing, Nick: m.Nick})
+}
+
 func (t *tx) putPlace(e *core.Event, m core.Membership) error {
 	err := t.exec(`INSERT INTO places (address, conv, standing, nick, pos, feed) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (address, conv) DO UPDATE SET standing = excluded.standing, nick = excluded.nick,

@@ -1,0 +1,211 @@
+package hub
+
+import (
+	"context"
+	"strings"
+
+	"parley/core"
+)
+
+// A conversation whose authority is a graph is a Matrix room that servers other
+// than this one take part in. Its [Judge] decides by the room's resolved state;
+// what other servers did is applied in a [GraphTurn], without asking again, and
+// where the servers' branches meet the outcome may be another than it was: that
+// is a correction, which has no actor.
+
+// GraphTurn is one turn of the writer in which the judge of graphs applies what
+// happened in them. It is good until the function that it was given to returns.
+type GraphTurn struct {
+	t *turn
+}
+
+// Graph runs f as one turn: all that it applies is on disk when Graph returns
+// nil, or else nothing.
+func (h *Hub) Graph(ctx context.Context, f func(*GraphTurn) error) error {
+	return h.turn(ctx, func(t *turn) error { return f(&GraphTurn{t}) })
+}
+
+// Tx is the transaction of the turn.
+func (g *GraphTurn) Tx() Tx { return g.t.tx }
+
+// Begin makes a conversation of a room that is known from other servers. Its
+// state is for Apply and Correct. A group gets an address here, by which other
+// protocols enter it.
+func (g *GraphTurn) Begin(c core.Conversation) (core.Conversation, error) {
+	t := g.t
+	c.Authority, c.Created = core.Graph, t.now
+	if c.ID == "" {
+		c.ID = core.NewConvID()
+	}
+	if c.Shape == core.Group && c.Address.IsZero() {
+		c.Address = core.LocalAddress(string(c.ID), t.h.Home())
+	}
+	if err := t.tx.PutConversation(c); err != nil {
+		return c, err
+	}
+	if c.Shape == core.Group {
+		return c, t.tx.PutRoomAddress(c.Address, c.ID, c.Creator)
+	}
+	return c, nil
+}
+
+// Share gives a conversation that was the hub's own to the graph, for good.
+func (g *GraphTurn) Share(id core.ConvID) error {
+	c, err := g.t.tx.Conversation(id)
+	if err != nil || c.Authority != core.Here {
+		return err
+	}
+	c.Authority = core.Graph
+	return g.t.tx.PutConversation(c)
+}
+
+// Direct makes a conversation the direct one of a pair.
+func (g *GraphTurn) Direct(id core.ConvID, a, b core.Address) error {
+	c, err := g.t.tx.Conversation(id)
+	if err != nil {
+		return err
+	}
+	c.Shape = core.Direct
+	if err := g.t.tx.PutConversation(c); err != nil {
+		return err
+	}
+	return g.t.tx.PutDirect(id, a, b)
+}
+
+// Consent is [Hub.Consent] within the turn.
+func (g *GraphTurn) Consent(n ContactNotice) error { return g.t.consent(n) }
+
+// Join is [Hub.Join] within the turn, for conversations that servers here are in.
+func (g *GraphTurn) Join(r JoinRequest) (core.Event, error) { return g.t.join(r) }
+
+// Apply keeps an event of a graph. The draft is taken for accepted.
+func (g *GraphTurn) Apply(d Draft) (core.Event, error) {
+	d.Accepted = true
+	c, err := g.t.tx.Conversation(d.Conv)
+	if err != nil {
+		return core.Event{}, err
+	}
+	if !g.t.h.ours(c.Creator) {
+		d.at = projected
+	}
+	return g.t.admit(d)
+}
+
+// Correct makes other events the state of a conversation than were, without
+// anybody having done anything. All the events that it names are kept already.
+// Members hear of it by one event of the aspect [core.AspectCorrected].
+func (g *GraphTurn) Correct(id core.ConvID, list []core.Correction) (core.Event, error) {
+	t := g.t
+	if len(list) == 0 {
+		return core.Event{}, nil
+	}
+	p, err := t.place(id)
+	if err != nil {
+		return core.Event{}, err
+	}
+	e := core.Event{
+		ID: core.NewEventID(), Conv: id, Time: t.now, Origin: t.now,
+		Content: core.Change{Aspect: core.AspectCorrected, Corrected: list},
+	}
+	d := Draft{Conv: id, Accepted: true}
+	if !t.h.ours(p.c.Creator) {
+		d.at = projected
+	}
+	if err := t.keep(p, &e, d); err != nil {
+		return e, err
+	}
+	after := p.s.Clone()
+	for _, c := range list {
+		if c.Is == "" {
+			after.Clear(c.StateKey())
+			continue
+		}
+		sets, err := t.tx.Event(c.Is)
+		if err != nil {
+			return e, err
+		}
+		after.Apply(&sets)
+	}
+	if err := t.tx.PutCorrected(p.c, after, &e); err != nil {
+		return e, err
+	}
+	t.h.count.Count("corrected", string(core.Matrix))
+	return e, t.tellEvent(place{p.c, after}, p.s, &e, nil, d)
+}
+
+// accepted fills in what the hub adds to a membership that an authority
+// elsewhere has accepted: what it changes and, in a graph, the stable nick.
+func (t *turn) accepted(p place, c core.Membership) core.Membership {
+	was := p.s.Members[c.Target]
+	c.Before, c.OldNick = p.s.Standing(c.Target), was.Nick
+	if p.c.Authority != core.Graph || c.Nick != "" {
+		return c
+	}
+	if c.Standing != core.Joined && c.Standing != core.Invited {
+		c.Nick = was.Nick
+		return c
+	}
+	nicks := t.nicksOf(p)
+	c.Nick = chooseFree(func(nick string) bool {
+		holder, taken := nicks[strings.ToLower(nick)]
+		return !taken || holder == c.Target
+	}, c.Target, was.Nick, c.Name)
+	nicks[strings.ToLower(c.Nick)] = c.Target
+	return c
+}
+
+// nicksOf are the nicks of a conversation in lower case, found once a turn: a
+// room of thousands is entered in few.
+func (t *turn) nicksOf(p place) map[string]core.Address {
+	if n, ok := t.nicks[p.c.ID]; ok {
+		return n
+	}
+	n := make(map[string]core.Address, len(p.s.Members))
+	for _, m := range p.s.Members {
+		if m.Standing == core.Joined || m.Standing == core.Invited {
+			n[strings.ToLower(m.Nick)] = m.Address
+		}
+	}
+	if t.nicks == nil {
+		t.nicks = map[core.ConvID]map[string]core.Address{}
+	}
+	t.nicks[p.c.ID] = n
+	return n
+}
+
+// numberFound puts an event of the state in which a room was found above what
+// was found before, and below the timeline. It is no news.
+func (t *turn) numberFound(e *core.Event) error {
+	last, ok := t.found[e.Conv]
+	if !ok {
+		page, err := t.tx.Page(Query{Conv: e.Conv, Before: projected / 2, Latest: true, Limit: 1})
+		if err != nil {
+			return err
+		}
+		if len(page) > 0 {
+			last = page[0].Position
+		}
+		if t.found == nil {
+			t.found = map[core.ConvID]core.Position{}
+		}
+	}
+	e.Position, e.Feed = last+1, -t.tx.NextFeed()
+	t.found[e.Conv] = e.Position
+	return nil
+}
+
+// enterGraph has other servers let one into a room that none of ours is in.
+func (h *Hub) enterGraph(ctx context.Context, r JoinRequest) (core.Event, error) {
+	m := core.Membership{Target: r.Who, Standing: core.Joined, Name: r.Name, Nick: r.Nick, Reason: r.Reason}
+	if m.Name == "" {
+		err := h.Read(ctx, func(v View) error {
+			p, err := v.Profile(r.Who)
+			m.Name, m.Avatar = p.Name, p.Avatar
+			return err
+		})
+		if err != nil {
+			return core.Event{}, err
+		}
+	}
+	return h.ask(ctx, Draft{Conv: r.Conv, Sender: r.Who, Content: m, Native: r.Native, From: r.From, With: r.With})
+}
