@@ -12,6 +12,10 @@ import (
 // fill is how many messages are under way while an archive is filled.
 const fill = 50
 
+// fillTimeout bounds the filling of an archive: the more a conversation has in it, the
+// longer takes another message where an archive is kept in Mnesia.
+const fillTimeout = 2 * time.Minute
+
 // pageSize is how many messages a page has.
 const pageSize = 50
 
@@ -22,6 +26,7 @@ const pagingTimeout = time.Minute
 type Paging struct {
 	Usage
 	Messages, Pages int
+	Filled          int // messages that the archive was filled with
 }
 
 // Rate is pages per second.
@@ -41,7 +46,7 @@ func (s *Site) Archive(ctx context.Context, size Size) (*Paging, error) {
 		return nil, err
 	}
 	defer p.close()
-	for p.next < size.Archive {
+	for limit := time.Now().Add(fillTimeout); p.next < size.Archive && time.Now().Before(limit); {
 		if err := p.send(fill); err != nil {
 			return nil, err
 		}
@@ -51,7 +56,7 @@ func (s *Site) Archive(ctx context.Context, size Size) (*Paging, error) {
 			}
 		}
 	}
-	r := &Paging{}
+	r := &Paging{Filled: p.next}
 	r.Usage, err = s.watch(ctx, func() error { return p.readAll(ctx, r) })
 	if err == nil && r.Messages == 0 {
 		err = errors.New("bench: the archive is empty")

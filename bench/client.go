@@ -111,7 +111,9 @@ func (c *Client) negotiate(ctx context.Context, domain string, as session) error
 }
 
 // ask sends, and reads until a stanza that contains what is expected. It is for the time
-// before run. Anything that names a failure is an error.
+// before listen. Anything that names a failure is an error. Once stream management is on,
+// stanzas are counted and acknowledged here too: a server may end a session that owes it an
+// acknowledgement for too long, however silent it is otherwise.
 func (c *Client) ask(text, expect string) ([]byte, error) {
 	if err := c.Send(text); err != nil {
 		return nil, err
@@ -124,6 +126,11 @@ func (c *Client) ask(text, expect string) ([]byte, error) {
 				break
 			}
 			c.split.drop()
+			if c.managed && c.take(st) {
+				if err := c.acknowledge(); err != nil {
+					return nil, err
+				}
+			}
 			if bytes.Contains(st, []byte(expect)) {
 				return st, nil
 			}
@@ -176,7 +183,7 @@ func (c *Client) read() error {
 		c.split.drop()
 		if some {
 			if owed {
-				if err := c.Send("<a xmlns='urn:xmpp:sm:3' h='" + strconv.FormatUint(uint64(c.inbound), 10) + "'/>"); err != nil {
+				if err := c.acknowledge(); err != nil {
 					return err
 				}
 			}
@@ -192,6 +199,11 @@ func (c *Client) read() error {
 			return err
 		}
 	}
+}
+
+// acknowledge says how many stanzas have come.
+func (c *Client) acknowledge() error {
+	return c.Send("<a xmlns='urn:xmpp:sm:3' h='" + strconv.FormatUint(uint64(c.inbound), 10) + "'/>")
 }
 
 // take handles one stanza and reports whether the server wants an acknowledgement.

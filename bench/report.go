@@ -95,6 +95,7 @@ func otherRows(size Size) []row {
 	return []row{
 		{fmt.Sprintf("Archive of %d: pages of %d", size.Archive, pageSize), "1/s", more, have(paging, (*Paging).Rate)},
 		{"… processor time of a page", "ms", less, have(paging, func(p *Paging) float64 { return millis(p.PerPage()) })},
+		{"… messages that were in it", "", neither, have(paging, func(p *Paging) float64 { return float64(p.Filled) })},
 		{fmt.Sprintf("Memory of an idle session, of %d (RSS)", size.Idle), "KiB", less, have(idle, func(i *Idle) float64 { return session(i.RSS, i) })},
 		{"… the same as PSS", "KiB", less, have(idle, func(i *Idle) float64 { return session(i.PSS, i) })},
 		{"… server without them (RSS)", "MiB", less, have(idle, func(i *Idle) float64 { return float64(i.Base) / (1 << 20) })},
@@ -202,7 +203,7 @@ func (r *Report) Write(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("bench: report: %w", err)
 	}
-	data := map[string]any{"Report": r, "Table": r.table(), "Page": pageSize, "Fill": fill, "ServerCPU": ServerCPU, "ClientCPU": ClientCPU, "Text": len(text)}
+	data := map[string]any{"Report": r, "Table": r.table(), "Page": pageSize, "Fill": fill, "FillLimit": fillTimeout, "ServerCPU": ServerCPU, "ClientCPU": ClientCPU, "Text": len(text)}
 	if err := t.Execute(w, data); err != nil {
 		return fmt.Errorf("bench: report: %w", err)
 	}

@@ -88,8 +88,11 @@ func (s *Site) Measure(ctx context.Context, size Size, want func(string) bool, p
 		if !want(sc.name) {
 			continue
 		}
+		err := s.rest(ctx)
 		start := time.Now()
-		err := sc.run(ctx, s, size, r)
+		if err == nil {
+			err = sc.run(ctx, s, size, r)
+		}
 		if err != nil {
 			r.Failed[sc.name] = err
 			fmt.Fprintf(progress, "%s: %s: %v\n%s\n", s.Name, sc.name, err, s.Log())

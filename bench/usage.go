@@ -42,6 +42,35 @@ func (s *Site) watch(ctx context.Context, f func() error) (Usage, error) {
 	return u, errors.Join(runErr, err)
 }
 
+// A server is at rest when it has taken less than restShare of a core for restFor.
+const (
+	restFor   = time.Second
+	restShare = 0.1
+	restLimit = 10 * time.Minute
+)
+
+// rest waits until the server has done what the last scenario left it, such as telling
+// each of many occupants that the others have gone, so that the next finds it at rest.
+func (s *Site) rest(ctx context.Context) error {
+	for limit := time.Now().Add(restLimit); time.Now().Before(limit); {
+		before, err := cpuTime(s.PID())
+		if err != nil {
+			return err
+		}
+		if err := sleep(ctx, restFor); err != nil {
+			return err
+		}
+		after, err := cpuTime(s.PID())
+		if err != nil {
+			return err
+		}
+		if (after - before).Seconds() < restShare*restFor.Seconds() {
+			return nil
+		}
+	}
+	return fmt.Errorf("bench: %s is not at rest %v after the last scenario", s.Name, restLimit)
+}
+
 // ownTime is the user and system time that this process has taken.
 func ownTime() time.Duration {
 	var u syscall.Rusage
