@@ -59,6 +59,7 @@ type API struct {
 	Names
 
 	hub    *hub.Hub
+	others Others
 	files  *media.Files
 	config Config
 	log    *slog.Logger
@@ -82,6 +83,7 @@ func New(h *hub.Hub, files *media.Files, config Config, log *slog.Logger) *API {
 	a := &API{
 		Names:  Names{translate.Names{Home: h.Home(), Hosts: h.Hosts}},
 		hub:    h,
+		others: alone{},
 		files:  files,
 		config: config,
 		log:    log,

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,6 +21,8 @@ type crossKey struct {
 	User  string            `json:"user_id"`
 	Usage []string          `json:"usage"`
 	Keys  map[string]string `json:"keys"`
+	// Signatures are only looked at for their form.
+	Signatures map[string]map[string]string `json:"signatures"`
 
 	id  string
 	raw json.RawMessage // canonical
@@ -29,11 +32,20 @@ func errSignature(format string, args ...any) error {
 	return Errorf(http.StatusBadRequest, InvalidSignature, format, args...)
 }
 
-// readCrossKey reads a key that the account brings, nil if it brings none.
-func (r *Request) readCrossKey(raw json.RawMessage, usage string) (*crossKey, error) {
-	if raw == nil || string(raw) == "null" {
-		return nil, nil
+// ReadCrossKey holds what is said to be a user's cross-signing key for a usage
+// ("master", "self_signing", "user_signing") to its form, and returns it as it is
+// signed.
+//
+// spec: MX 1.19 CS §10.12.3.3
+func ReadCrossKey(raw json.RawMessage, user, usage string) (canonical json.RawMessage, err error) {
+	k, err := readCrossKey(raw, user, usage)
+	if err != nil {
+		return nil, err
 	}
+	return k.raw, nil
+}
+
+func readCrossKey(raw json.RawMessage, user, usage string) (*crossKey, error) {
 	bad := func(why string) (*crossKey, error) {
 		return nil, Errorf(http.StatusBadRequest, InvalidParam, "The %s key %s.", usage, why)
 	}
@@ -44,7 +56,7 @@ func (r *Request) readCrossKey(raw json.RawMessage, usage string) (*crossKey, er
 	switch {
 	case len(raw) > maxKey:
 		return bad("is too long")
-	case k.User != r.UserID:
+	case k.User != user:
 		return bad("is another user's")
 	case !slices.Contains(k.Usage, usage):
 		return bad("is for another usage")
@@ -88,29 +100,6 @@ func crossKeyOf(v hub.View, who core.Address, usage string) (*crossKey, error) {
 	}
 	k.raw = raw
 	return k, json.Unmarshal(raw, k)
-}
-
-// crossKeysOf puts an account's cross-signing keys into the answer: the
-// user-signing key is for its owner alone.
-func (a *API) crossKeysOf(v hub.View, viewer, who core.Address, user string, answer *keyAnswer) error {
-	for usage, to := range map[string]map[string]json.RawMessage{
-		usageMaster: answer.Master, usageSelf: answer.Self, usageUser: answer.User,
-	} {
-		if usage == usageUser && viewer != who {
-			continue
-		}
-		k, err := crossKeyOf(v, who, usage)
-		if err != nil {
-			return err
-		}
-		if k == nil {
-			continue
-		}
-		if to[user], err = a.withSignatures(v, viewer, who, k.id, k.raw); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // uploadCrossKeys takes the account's cross-signing keys. The first, and those
@@ -157,13 +146,14 @@ func (r *Request) crossKeys() (map[string]*crossKey, error) {
 	}
 	keys := map[string]*crossKey{}
 	for usage, raw := range map[string]json.RawMessage{usageMaster: body.Master, usageSelf: body.Self, usageUser: body.User} {
-		k, err := r.readCrossKey(raw, usage)
+		if raw == nil || string(raw) == "null" {
+			continue
+		}
+		k, err := readCrossKey(raw, r.UserID, usage)
 		if err != nil {
 			return nil, err
 		}
-		if k != nil {
-			keys[usage] = k
-		}
+		keys[usage] = k
 	}
 	return keys, nil
 }
@@ -208,7 +198,7 @@ func (a *API) putCrossKeys(r *Request, keys map[string]*crossKey, first bool) er
 				return err
 			}
 		}
-		return a.devicesChanged(tx, r.Account)
+		return a.crossKeysChanged(tx, r.Account)
 	})
 }
 
@@ -269,28 +259,21 @@ func (a *API) uploadSignatures(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	masters := a.mastersOf(r, asked.remote)
 	failures := map[string]map[string]any{}
 	err = a.hub.Write(r.Context(), func(tx hub.Tx) error {
 		clear(failures)
 		for user, objects := range body {
-			for id, object := range objects {
-				err := a.sign(tx, r, asked.local[user], id, object)
-				if err == nil {
-					continue
-				}
-				e, internal := AsError(err)
-				if internal {
-					return err
-				}
-				if failures[user] == nil {
-					failures[user] = map[string]any{}
-				}
-				failures[user][id] = map[string]any{"status": e.Status, "errcode": e.Errcode, "error": e.Text}
+			who := asked.local[user]
+			if who.IsZero() {
+				who = asked.remote[user]
 			}
-			if who := asked.local[user]; !who.IsZero() && len(failures[user]) < len(objects) {
-				if err := a.signed(tx, r.Account, who); err != nil {
-					return err
-				}
+			failed, err := a.signAll(tx, r, who, objects, masters[who])
+			if err != nil {
+				return err
+			}
+			if len(failed) > 0 {
+				failures[user] = failed
 			}
 		}
 		return nil
@@ -298,11 +281,53 @@ func (a *API) uploadSignatures(r *Request) (any, error) {
 	return map[string]any{"failures": failures}, err
 }
 
+// signAll keeps the account's signatures of keys of one user, and tells whom it
+// concerns. master is the master key of a user of another server.
+func (a *API) signAll(tx hub.Tx, r *Request, who core.Address, objects map[string]json.RawMessage, master json.RawMessage) (failed map[string]any, err error) {
+	failed = map[string]any{}
+	var s signedKeys
+	for _, id := range slices.Sorted(maps.Keys(objects)) {
+		device, err := a.sign(tx, r, who, id, objects[id], master)
+		if err == nil {
+			s.add(id, device)
+			continue
+		}
+		e, internal := AsError(err)
+		if internal {
+			return nil, err
+		}
+		failed[id] = map[string]any{"status": e.Status, "errcode": e.Errcode, "error": e.Text}
+	}
+	if !s.master && len(s.devices) == 0 {
+		return failed, nil
+	}
+	return failed, a.signed(tx, r.Account, who, s)
+}
+
+// signedKeys are those of a user's keys that have new signatures.
+type signedKeys struct {
+	devices []DeviceChange
+	master  bool
+}
+
+func (s *signedKeys) add(id string, device bool) {
+	if device {
+		s.devices = append(s.devices, DeviceChange{Device: id})
+	} else {
+		s.master = true
+	}
+}
+
 // signed tells those whom it concerns of new signatures: of one's own keys,
 // everybody; of another's, oneself.
-func (a *API) signed(tx hub.Tx, by, who core.Address) error {
+func (a *API) signed(tx hub.Tx, by, who core.Address, s signedKeys) error {
 	if by == who {
-		return a.devicesChanged(tx, by)
+		if s.master {
+			if err := a.others.CrossKeysChanged(tx, by); err != nil {
+				return err
+			}
+		}
+		return a.devicesChanged(tx, by, s.devices...)
 	}
 	feed := tx.NextFeed()
 	tx.OnCommit(func() {
@@ -313,19 +338,31 @@ func (a *API) signed(tx hub.Tx, by, who core.Address) error {
 	return err
 }
 
-// sign keeps the account's signatures of one key.
-func (a *API) sign(tx hub.Tx, r *Request, who core.Address, id string, object json.RawMessage) error {
+// sign keeps the account's signatures of one key, and reports whether it is a
+// device's.
+func (a *API) sign(tx hub.Tx, r *Request, who core.Address, id string, object, master json.RawMessage) (device bool, err error) {
 	notFound := Errorf(http.StatusNotFound, NotFound, "There is no such key.")
 	if who.IsZero() || !textual(id) {
-		return notFound
+		return false, notFound
 	}
-	target, device, err := signable(tx, who, id)
+	var target []byte
+	if who.IsLocal() {
+		target, device, err = signable(tx, who, id)
+	} else if named, ok := crossKeyID(master); ok && named == id {
+		target = master
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if target == nil || device && who != r.Account {
-		return notFound
+		return device, notFound
 	}
+	return device, a.keepSignatures(tx, r, who, id, device, target, object)
+}
+
+// keepSignatures checks the account's signatures of the key target in object and
+// keeps them.
+func (a *API) keepSignatures(tx hub.Tx, r *Request, who core.Address, id string, device bool, target, object []byte) error {
 	canon, err := wire.Canonical(object)
 	if err != nil || len(object) > maxKey || !sameBut(target, canon, "signatures", "unsigned") {
 		return Errorf(http.StatusBadRequest, InvalidParam, "What is signed is not the key.")

@@ -85,7 +85,7 @@ func (a *API) renameDevice(r *Request) (any, error) {
 			clean(*body.Name), key(r.Account), r.Var("deviceId")); err != nil {
 			return err
 		}
-		return a.devicesChanged(tx, r.Account)
+		return a.devicesChanged(tx, r.Account, DeviceChange{Device: r.Var("deviceId"), NameAlone: true})
 	})
 }
 
@@ -126,7 +126,7 @@ var ofDevice = []string{
 // deleteDevices ends devices: their tokens, keys and waiting messages go, and
 // those who knew of their keys are told.
 func (a *API) deleteDevices(tx hub.Tx, account core.Address, devices ...string) error {
-	changed := false
+	var changes []DeviceChange
 	for _, d := range devices {
 		n, err := exec(tx, `DELETE FROM mxc_devices WHERE account = $1 AND device = $2`, key(account), d)
 		if err != nil {
@@ -144,14 +144,16 @@ func (a *API) deleteDevices(tx hub.Tx, account core.Address, devices ...string) 
 		if err != nil {
 			return err
 		}
-		changed = changed || n > 0
+		if n > 0 {
+			changes = append(changes, DeviceChange{Device: d, Deleted: true})
+		}
 		tx.OnCommit(func() { a.endSession(account, d) })
 	}
 	tx.OnCommit(a.tokens.clear)
-	if !changed {
+	if len(changes) == 0 {
 		return nil
 	}
-	return a.devicesChanged(tx, account)
+	return a.devicesChanged(tx, account, changes...)
 }
 
 // endSession ends what the hub knows of a device that is gone.

@@ -14,9 +14,13 @@ import (
 // Limits of to-device messages. maxWaiting is of one sender to one device, so
 // that who writes too much to a device that is away harms nobody else.
 const (
-	maxMessages   = 5000      // in one request
-	maxContent    = 256 << 10 // bytes of one content
-	maxWaiting    = 2000
+	maxMessages = 5000      // in one request
+	maxContent  = 256 << 10 // bytes of one content
+	maxWaiting  = 2000
+	// Of all senders on another server to one device.
+	maxWaitingServer      = 5000
+	maxWaitingServerBytes = 64 << 20
+
 	perSync       = 100
 	txnsKeptFor   = 24 * time.Hour
 	everyDevice   = "*"
@@ -57,12 +61,21 @@ func (a *API) sendToDevice(r *Request) (any, error) {
 		if err != nil || !fresh {
 			return err
 		}
+		remote := map[core.Address]map[string]json.RawMessage{}
 		for to, devices := range messages {
-			if err := a.deliver(tx, r.Account, to, typ, devices); err != nil {
-				return err
+			switch to.Network {
+			case core.Local:
+				if err := a.deliver(tx, r.Account, to, typ, devices); err != nil {
+					return err
+				}
+			case core.Matrix:
+				remote[to] = devices
 			}
 		}
-		return nil
+		if len(remote) == 0 {
+			return nil
+		}
+		return a.others.Send(tx, r.Account, typ, remote)
 	})
 }
 
@@ -79,46 +92,78 @@ func (r *Request) once(tx hub.Tx, txn string) (fresh bool, err error) {
 	return n == 1, err
 }
 
-// deliver puts messages before the devices of one account.
+// deliver puts an account's messages before the devices of another.
 func (a *API) deliver(tx hub.Tx, from, to core.Address, typ string, messages map[string]json.RawMessage) error {
-	if !to.IsLocal() {
-		a.log.Info("to-device messages to another server were not sent", "from", from, "server", to.Domain, "messages", len(messages))
-		return nil
+	d, err := a.Deliver(tx, from, to, typ, messages)
+	if err == nil && d.Full > 0 {
+		e := Errorf(http.StatusTooManyRequests, LimitExceeded, "A device of %s has not fetched %d messages of yours yet.", a.UserID(to), maxWaiting)
+		e.RetryAfter = time.Minute
+		return e
 	}
-	if blocked, err := tx.Blocked(to, from); err != nil || blocked {
-		return err
+	return err
+}
+
+// Delivery is what became of to-device messages.
+type Delivery struct {
+	// Blocked says that the account does not hear the sender.
+	Blocked bool
+	// Full is how many devices have too many messages waiting.
+	Full int
+}
+
+// Deliver puts messages before the devices of an account here, by the device's
+// ID or "*" for every device that has none of its own. Each is a JSON object.
+// The sender may be a user of another server.
+//
+// spec: MX 1.19 CS §10.10
+func (a *API) Deliver(tx hub.Tx, from, to core.Address, typ string, messages map[string]json.RawMessage) (d Delivery, err error) {
+	if d.Blocked, err = tx.Blocked(to, from); err != nil || d.Blocked {
+		return d, err
 	}
 	devices, err := column(tx, `SELECT device FROM mxc_devices WHERE account = $1`, key(to))
 	if err != nil {
-		return err
+		return d, err
 	}
-	for _, d := range devices {
-		content, ok := messages[d]
+	for _, device := range devices {
+		content, ok := messages[device]
 		if !ok {
 			content, ok = messages[everyDevice]
 		}
 		if !ok {
 			continue
 		}
-		if err := a.leave(tx, from, to, d, typ, content); err != nil {
-			return err
+		full, err := a.full(tx, from, to, device)
+		if err != nil {
+			return d, err
+		}
+		if full {
+			d.Full++
+			continue
+		}
+		if err := a.leave(tx, from, to, device, typ, content); err != nil {
+			return d, err
 		}
 	}
-	return nil
+	return d, nil
+}
+
+// full reports whether no more messages of a sender, or of her server, may wait
+// for a device.
+func (a *API) full(tx hub.Tx, from, to core.Address, device string) (bool, error) {
+	var waiting, size int64
+	_, err := row(tx, into(&waiting), `SELECT COUNT(*) FROM mxc_to_device WHERE account = $1 AND device = $2 AND sender = $3`,
+		key(to), device, key(from))
+	if err != nil || waiting >= maxWaiting || from.IsLocal() {
+		return waiting >= maxWaiting, err
+	}
+	// A server name has neither '%' nor '_'.
+	_, err = row(tx, into(&waiting, &size), `SELECT COUNT(*), COALESCE(SUM(LENGTH(content)), 0) FROM mxc_to_device
+		WHERE account = $1 AND device = $2 AND sender LIKE $3`, key(to), device, string(from.Network)+":%@"+from.Domain)
+	return waiting >= maxWaitingServer || size >= maxWaitingServerBytes, err
 }
 
 // leave puts one message before one device.
 func (a *API) leave(tx hub.Tx, from, to core.Address, device, typ string, content json.RawMessage) error {
-	var waiting int
-	if _, err := row(tx, into(&waiting), `SELECT COUNT(*) FROM mxc_to_device WHERE account = $1 AND device = $2 AND sender = $3`,
-		key(to), device, key(from)); err != nil {
-		return err
-	}
-	if waiting >= maxWaiting {
-		e := Errorf(http.StatusTooManyRequests, LimitExceeded, "A device of %s has not fetched %d messages of yours yet.", a.UserID(to), maxWaiting)
-		e.RetryAfter = time.Minute
-		return e
-	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, content); err != nil {
 		return err

@@ -1,0 +1,2 @@
+-- Whose devices changed after a point of the feed.
+CREATE INDEX mxc_device_changes_feed ON mxc_device_changes (feed);
