@@ -128,6 +128,9 @@ func (t *turn) consent(n ContactNotice) error {
 	if n.To.IsLocal() || t.h.carriers[n.To.Network] == nil {
 		return Refuse(NotFound, "this server does not reach %s", n.To.Bare())
 	}
+	if n.To.Network == core.Matrix {
+		return t.consentMatrix(n)
+	}
 	return t.parcel(Parcel{Network: n.To.Network, Dest: n.To.Domain, To: []core.Address{n.To}, From: n.From, Notice: &n})
 }
 
@@ -296,6 +299,9 @@ func (t *turn) answer(n ContactNotice) error {
 	if t.h.ours(n.To) {
 		return t.consentTo(n)
 	}
+	if n.To.Network == core.Matrix {
+		return t.consentMatrix(n)
+	}
 	return t.parcel(Parcel{Network: n.To.Network, Dest: n.To.Domain, To: []core.Address{n.To}, From: n.From, Notice: &n})
 }
 
@@ -311,7 +317,7 @@ func (t *turn) enter(who, other core.Address) error {
 			return err
 		}
 		if p.s.Standing(who) == core.Invited {
-			if _, err := t.join(JoinRequest{Conv: id, Who: who}); err != nil {
+			if err := t.joinLater(JoinRequest{Conv: id, Who: who}); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"parley/core"
@@ -59,24 +60,8 @@ func (g *GraphTurn) Share(id core.ConvID) error {
 	return g.t.tx.PutConversation(c)
 }
 
-// Direct makes a conversation the direct one of a pair.
-func (g *GraphTurn) Direct(id core.ConvID, a, b core.Address) error {
-	c, err := g.t.tx.Conversation(id)
-	if err != nil {
-		return err
-	}
-	c.Shape = core.Direct
-	if err := g.t.tx.PutConversation(c); err != nil {
-		return err
-	}
-	return g.t.tx.PutDirect(id, a, b)
-}
-
 // Consent is [Hub.Consent] within the turn.
 func (g *GraphTurn) Consent(n ContactNotice) error { return g.t.consent(n) }
-
-// Join is [Hub.Join] within the turn, for conversations that servers here are in.
-func (g *GraphTurn) Join(r JoinRequest) (core.Event, error) { return g.t.join(r) }
 
 // Apply keeps an event of a graph. The draft is taken for accepted.
 func (g *GraphTurn) Apply(d Draft) (core.Event, error) {
@@ -89,6 +74,21 @@ func (g *GraphTurn) Apply(d Draft) (core.Event, error) {
 		d.at = projected
 	}
 	return g.t.admit(d)
+}
+
+// Lower moves an event that was found as state to where it belongs in the
+// history: below all that is known of the timeline.
+func (g *GraphTurn) Lower(id core.EventID) (core.Position, error) {
+	e, err := g.t.tx.Event(id)
+	if err != nil || e.Position >= projected/2 {
+		return e.Position, err
+	}
+	feed := e.Feed
+	if err := g.t.numberBelow(&e); err != nil {
+		return 0, err
+	}
+	e.Feed = feed
+	return e.Position, g.t.tx.PutPosition(id, e.Position)
 }
 
 // Correct makes other events the state of a conversation than were, without
@@ -191,6 +191,123 @@ func (t *turn) numberFound(e *core.Event) error {
 	}
 	e.Position, e.Feed = last+1, -t.tx.NextFeed()
 	t.found[e.Conv] = e.Position
+	return nil
+}
+
+// joinLater joins once the turn is over, where others have to be asked first: in
+// a turn nobody waits for another server.
+func (t *turn) joinLater(r JoinRequest) error {
+	_, err := t.join(r)
+	if !errors.Is(err, ErrAsk) {
+		return err
+	}
+	t.after = append(t.after, func() {
+		go t.h.outbox.during(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
+			defer cancel()
+			if _, err := t.h.Join(ctx, r); err != nil {
+				t.h.log.Info("cannot enter a conversation of another server", "conversation", r.Conv, "account", r.Who, "err", err)
+				t.h.count.Count("refused", string(core.KindMembership), string(CodeOf(err)))
+			}
+		})
+	})
+	return nil
+}
+
+// retryEntered runs f, and once more when it said that another server has to let
+// from into the directs to which she was invited: what one says there is an
+// answer to the invitation.
+func (h *Hub) retryEntered(ctx context.Context, from, to core.Address, f func() error) error {
+	err := f()
+	if !errors.Is(err, ErrAsk) {
+		return err
+	}
+	var invited []core.ConvID
+	err = h.Read(ctx, func(v View) error {
+		directs, err := v.Directs(from, to)
+		for _, id := range directs {
+			s, err := v.State(id)
+			if err != nil {
+				return err
+			}
+			if s.Standing(from) == core.Invited {
+				invited = append(invited, id)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range invited {
+		if _, err := h.Accept(ctx, JoinRequest{Conv: id, Who: from}); err != nil {
+			return err
+		}
+	}
+	return f()
+}
+
+// consentMatrix carries a step of consent to one on another Matrix server, where
+// being in a direct room is the consent there is: who asks invites, who denies
+// declines the invitation.
+func (t *turn) consentMatrix(n ContactNotice) error {
+	if n.Kind != Ask && n.Kind != Deny {
+		return nil
+	}
+	directs, err := t.tx.Directs(n.From, n.To)
+	if err != nil {
+		return err
+	}
+	for _, id := range directs {
+		p, err := t.place(id)
+		if err != nil {
+			return err
+		}
+		mine, other := p.s.Standing(n.From), p.s.Standing(n.To)
+		if n.Kind == Ask && mine == core.Joined && (other == core.Joined || other == core.Invited) {
+			return nil // that, encrypted or not, is asking
+		}
+		if n.Kind == Deny && mine == core.Invited {
+			t.after = append(t.after, func() { go t.h.decline(id, n.From) })
+		}
+	}
+	if n.Kind == Ask {
+		_, err = t.direct(n.From, n.To)
+	}
+	return err
+}
+
+// decline leaves a conversation to which one was invited.
+func (h *Hub) decline(id core.ConvID, who core.Address) {
+	h.outbox.during(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
+		defer cancel()
+		_, err := h.Submit(ctx, Draft{Conv: id, Sender: who, Content: core.Membership{Target: who, Standing: core.Left}})
+		if err != nil {
+			h.log.Info("cannot decline an invitation", "conversation", id, "account", who, "err", err)
+		}
+	})
+}
+
+// answeredMatrix is what it means between two people that one on another Matrix
+// server entered or left their direct.
+func (t *turn) answeredMatrix(p *place, before *core.State, c core.Membership) error {
+	other, ok := peer(p.c, p.s, c.Target)
+	if !ok || c.Target.Network != core.Matrix || !t.h.ours(other) {
+		return nil
+	}
+	was, kinds := before.Standing(c.Target), []NoticeKind(nil)
+	switch {
+	case c.Standing == core.Joined && was != core.Joined:
+		kinds = []NoticeKind{Approve, Ask}
+	case c.Standing == core.Left && (was == core.Joined || was == core.Invited):
+		kinds = []NoticeKind{Deny, Unask}
+	}
+	for _, k := range kinds {
+		if err := t.consent(ContactNotice{Kind: k, From: c.Target, To: other}); err != nil && CodeOf(err) == "" {
+			return err
+		}
+	}
 	return nil
 }
 

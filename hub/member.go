@@ -156,6 +156,11 @@ func (t *turn) afterMembership(p *place, before *core.State, e *core.Event, c co
 			return err
 		}
 	}
+	if e.Sender == c.Target {
+		if err := t.answeredMatrix(p, before, c); err != nil {
+			return err
+		}
+	}
 	if p.c.Temporary && (c.Standing == core.Left || c.Standing == core.Banned) && len(p.s.Joined()) == 0 {
 		return t.end(p)
 	}
@@ -457,7 +462,7 @@ func (t *turn) received(p place, e *core.Event, c core.Membership) error {
 		return err
 	}
 	if known || policy == core.Deliver {
-		_, err = t.join(JoinRequest{Conv: p.c.ID, Who: c.Target})
+		err = t.joinLater(JoinRequest{Conv: p.c.ID, Who: c.Target})
 	}
 	return err
 }

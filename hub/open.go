@@ -157,9 +157,11 @@ func script(o Opening, named bool) []Draft {
 // left, and opens another where there is none that will do.
 func (h *Hub) DirectWith(ctx context.Context, from, to core.Address) (core.ConvID, error) {
 	var id core.ConvID
-	err := h.turn(ctx, func(t *turn) (err error) {
-		id, err = t.direct(from, to)
-		return err
+	err := h.retryEntered(ctx, from, to, func() error {
+		return h.turn(ctx, func(t *turn) (err error) {
+			id, err = t.direct(from, to)
+			return err
+		})
 	})
 	return id, err
 }
@@ -167,16 +169,19 @@ func (h *Hub) DirectWith(ctx context.Context, from, to core.Address) (core.ConvI
 // SubmitDirect admits an event into the pair's current plain direct.
 func (h *Hub) SubmitDirect(ctx context.Context, to core.Address, d Draft) (core.Event, error) {
 	var e core.Event
-	err := h.turn(ctx, func(t *turn) (err error) {
-		var again bool
-		if e, again, err = t.repetition(&d); err != nil || again {
+	err := h.retryEntered(ctx, d.Sender, to, func() error {
+		return h.turn(ctx, func(t *turn) (err error) {
+			d := d // the turn may run again
+			var again bool
+			if e, again, err = t.repetition(&d); err != nil || again {
+				return err
+			}
+			if d.Conv, err = t.directFor(d.Sender, to, core.Target(d.Content)); err != nil {
+				return err
+			}
+			e, err = t.admit(d)
 			return err
-		}
-		if d.Conv, err = t.directFor(d.Sender, to, core.Target(d.Content)); err != nil {
-			return err
-		}
-		e, err = t.admit(d)
-		return err
+		})
 	})
 	return e, err
 }
@@ -254,6 +259,9 @@ func (t *turn) usable(p place, from, to core.Address) (bool, error) {
 // that knows no invitations: a contact is in the conversation at once; another
 // is when she answers or consents.
 func (t *turn) foreignInvited(p place, by, target core.Address) error {
+	if target.Network == core.Matrix {
+		return nil
+	}
 	c, found, err := none(t.tx.Contact(by, target))
 	if err != nil || !found || !c.Seen && !c.Sees {
 		return err

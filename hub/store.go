@@ -187,6 +187,8 @@ type EventTx interface {
 	// PutAliases adds names for an event; a key that is taken by another
 	// event is a Conflict.
 	PutAliases(id core.EventID, aliases []core.Alias) error
+	// PutPosition gives an event another place in its conversation.
+	PutPosition(id core.EventID, at core.Position) error
 	// Erase takes away content and native form, because of the event by.
 	Erase(id, by core.EventID) error
 }

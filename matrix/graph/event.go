@@ -108,6 +108,9 @@ func Link(pdu *wire.PDU, create *Event, auth []*Event) (*Event, error) {
 	return e, nil
 }
 
+// Membership is what an m.room.member says, "" in other events.
+func (e *Event) Membership() string { return e.membership }
+
 // Key is the piece of state that a state event sets.
 func (e *Event) Key() wire.StateKey { return wire.StateKey{Type: e.Type, Key: *e.StateKey} }
 

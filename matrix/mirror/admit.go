@@ -35,6 +35,7 @@ type minting struct {
 	// aside says that the event, which others made, is no part of the state;
 	// found that it is of the state in which the room was found.
 	aside, found bool
+	redactedBy   string
 }
 
 // Admit implements [hub.Mirror]: it makes the PDU. It wants e with ID, Sender,
@@ -71,7 +72,7 @@ func (m *Mirror) mint(tx hub.Tx, c *core.Conversation, before *core.State, e *co
 		return nil, hub.Refuse(hub.Bad, "%v", err)
 	}
 	t := &minting{m: m, tx: tx, sql: hubstore.Tx(tx), c: c, before: before, e: e, version: version}
-	r := m.resolver(tx, version)
+	r := m.ResolverFor(tx, version)
 	t.names = r.Names
 	var losses []core.Loss
 	if t.wire, losses, err = translate.OutNative(r, e.Content, e.Native); err != nil {
@@ -228,8 +229,8 @@ func (t *minting) keep() error {
 	device, txn := transaction(t.e)
 	if _, err := t.sql.Exec(`INSERT INTO mirror_pdus
 		(event_id, conv, pos, core_id, type, state_key, sender, version, replaces, redacted_by, device, txn, json)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $10, $11, $12)`,
-		p.EventID, conv, pos, string(t.e.ID), p.Type, key, p.Sender, t.version.ID, replaces, device, txn, p.JSON); err != nil {
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		p.EventID, conv, pos, string(t.e.ID), p.Type, key, p.Sender, t.version.ID, replaces, t.redactedBy, device, txn, p.JSON); err != nil {
 		return err
 	}
 	if t.room != nil {

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"parley/core"
@@ -24,6 +25,8 @@ type Adopted struct {
 	PDU *wire.PDU
 	// Aside and Found are those of the [hub.Draft].
 	Aside, Found bool
+	// RedactedBy is the redaction that came before it and was carried out.
+	RedactedBy string
 }
 
 // Piece is one piece of a room's state and the event that sets it, "" for none.
@@ -61,6 +64,61 @@ func (m *Mirror) Correcting(tx hub.Tx, conv core.ConvID, pieces []Piece) {
 	tx.OnRollback(func() { delete(m.corrections, conv) })
 }
 
+// End is the event that the next one of a room of this server's alone will come
+// after.
+func (m *Mirror) End(tx hub.Tx, c *core.Conversation) (Event, error) {
+	t := &minting{m: m, tx: tx, sql: hubstore.Tx(tx), c: c}
+	r, err := t.remembered()
+	if err != nil {
+		return Event{}, err
+	}
+	found, err := m.ByEventID(tx, r.ends...)
+	if err != nil {
+		return Event{}, err
+	}
+	if len(found) != 1 {
+		return Event{}, fmt.Errorf("the room of %s has %d ends", c.ID, len(found))
+	}
+	return found[0], nil
+}
+
+// PutPreview keeps the stripped state with which a room that none of ours is in
+// was offered to one of ours, for [Mirror.Preview].
+func (m *Mirror) PutPreview(tx hub.Tx, conv core.ConvID, stripped []json.RawMessage) error {
+	raw, err := json.Marshal(stripped)
+	if err != nil {
+		return err
+	}
+	_, err = hubstore.Tx(tx).Exec(`INSERT INTO mirror_previews (conv, stripped) VALUES ($1, $2)
+		ON CONFLICT (conv) DO UPDATE SET stripped = excluded.stripped`, string(conv), raw)
+	return err
+}
+
+// Move notes that an event has another place.
+func (m *Mirror) Move(tx hub.Tx, eventID string, at core.Position) error {
+	_, err := hubstore.Tx(tx).Exec(`UPDATE mirror_pdus SET pos = $2 WHERE event_id = $1`, eventID, int64(at))
+	return err
+}
+
+// Preview is what PutPreview kept, nil if nothing.
+func (m *Mirror) Preview(v hub.View, conv core.ConvID) (stripped []json.RawMessage, err error) {
+	var raw []byte
+	err = hubstore.Querier(v).QueryRow(`SELECT stripped FROM mirror_previews WHERE conv = $1`, string(conv)).Scan(&raw)
+	if store.NotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return stripped, json.Unmarshal(raw, &stripped)
+}
+
+// DropPreview forgets it: the room's state is known.
+func (m *Mirror) DropPreview(tx hub.Tx, conv core.ConvID) error {
+	_, err := hubstore.Tx(tx).Exec(`DELETE FROM mirror_previews WHERE conv = $1`, string(conv))
+	return err
+}
+
 // admitGraph keeps what was minted or adopted.
 func (m *Mirror) admitGraph(tx hub.Tx, c *core.Conversation, before *core.State, e *core.Event) error {
 	if t := m.minted[e.ID]; t != nil {
@@ -80,9 +138,9 @@ func (m *Mirror) admitGraph(tx hub.Tx, c *core.Conversation, before *core.State,
 	pdu := adopted.PDU
 	t := &minting{
 		m: m, tx: tx, sql: hubstore.Tx(tx), c: c, before: before, e: e, version: pdu.Version,
-		pdu: pdu, aside: adopted.Aside, found: adopted.Found,
+		pdu: pdu, aside: adopted.Aside, found: adopted.Found, redactedBy: adopted.RedactedBy,
 	}
-	t.names = m.resolver(tx, pdu.Version).Names
+	t.names = m.ResolverFor(tx, pdu.Version).Names
 	if err := t.keepNames(); err != nil {
 		return err
 	}

@@ -98,10 +98,11 @@ func (m *Mirror) Resolver(v hub.View, conv core.ConvID) (translate.Resolver, err
 	if err != nil {
 		return translate.Resolver{}, err
 	}
-	return m.resolver(v, version), nil
+	return m.ResolverFor(v, version), nil
 }
 
-func (m *Mirror) resolver(v hub.View, version *wire.Version) translate.Resolver {
+// ResolverFor is [Mirror.Resolver] for a room of a version.
+func (m *Mirror) ResolverFor(v hub.View, version *wire.Version) translate.Resolver {
 	return translate.Resolver{
 		Names: m.Names(v), Version: version,
 		CoreID: func(id string) (core.EventID, bool) {

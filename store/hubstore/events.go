@@ -181,6 +181,10 @@ func (v *view) loadEdge(conv core.ConvID) (e edge, err error) {
 	return e, err
 }
 
+func (t *tx) PutPosition(id core.EventID, at core.Position) error {
+	return t.exec(`UPDATE events SET pos = $2 WHERE id = $1`, string(id), int64(at))
+}
+
 func (t *tx) PutEvent(e *core.Event) error {
 	kind, content, err := core.EncodeContent(e.Content)
 	if err != nil {
