@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -60,6 +61,7 @@ type Lab struct {
 	mu      sync.Mutex
 	hosts   map[string]*Host
 	servers []*process
+	webs    []*http.Server // see Delegate
 }
 
 // The lab's networks. They exist in the lab's own namespaces only.
@@ -140,6 +142,9 @@ func (l *Lab) Close() error {
 	l.mu.Unlock()
 	for _, s := range servers {
 		s.kill()
+	}
+	for _, web := range l.webs {
+		_ = web.Close() // the sockets go with their namespace in any case
 	}
 	if l.DNS != nil {
 		l.DNS.close()

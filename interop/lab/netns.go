@@ -125,6 +125,35 @@ func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, e
 	return conn, err
 }
 
+// nowhere is a hardware address that no host of the lab has.
+const nowhere = "02:00:00:00:00:00"
+
+// Cut has everything that two hosts send each other get lost, without a word to either, as
+// when a cable is cut. Connections that are open stay so until somebody gives up.
+func (l *Lab) Cut(ctx context.Context, a, b *Host) error {
+	return l.neighbours(ctx, a, b, func(addr string) []string {
+		return []string{"replace", addr, "lladdr", nowhere, "nud", "permanent", "dev", "eth0"}
+	})
+}
+
+// Mend undoes Cut.
+func (l *Lab) Mend(ctx context.Context, a, b *Host) error {
+	return l.neighbours(ctx, a, b, func(addr string) []string { return []string{"delete", addr, "dev", "eth0"} })
+}
+
+// neighbours changes what two hosts know about how to reach each other on the bridge.
+func (l *Lab) neighbours(ctx context.Context, a, b *Host, change func(addr string) []string) error {
+	for _, pair := range [][2]*Host{{a, b}, {b, a}} {
+		for _, addr := range []netip.Addr{pair[1].Addr4, pair[1].Addr6} {
+			args := append([]string{"-n", pair[0].ns(), "neighbour"}, change(addr.String())...)
+			if err := run(ctx, "ip", args...); err != nil {
+				return fmt.Errorf("lab: between %s and %s: %w", a.Name, b.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // inNamespace runs f on an operating system thread that is inside the network namespace.
 // Sockets that f opens stay there; goroutines that f starts do not.
 func inNamespace(name string, f func()) error {

@@ -38,12 +38,13 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// AddParley makes a new Parley server for domain on a new host of the lab. Start starts
-// it. binary is the path of the parley command; with Dialback it talks to servers that
-// prove who they are by nothing else.
+// AddParley makes a new Parley server for domain on a new host of the lab, which is called
+// as the domain's first label. Start starts it. binary is the path of the parley command;
+// with Dialback it talks to servers that prove who they are by nothing else.
 func (l *Lab) AddParley(ctx context.Context, binary, domain string, auth PeerAuth) (*Parley, error) {
-	domains := []string{domain, "rooms." + domain, "upload." + domain}
-	host, err := l.AddHost(ctx, "parley", domains...)
+	domains := []string{domain, "rooms." + domain, "upload." + domain, "matrix." + domain}
+	name, _, _ := strings.Cut(domain, ".")
+	host, err := l.AddHost(ctx, name, domains...)
 	if err != nil {
 		return nil, err
 	}
@@ -71,65 +72,90 @@ func (l *Lab) AddParley(ctx context.Context, binary, domain string, auth PeerAut
 	return p, nil
 }
 
-// configure changes what init wrote: the lab's certificate, authority, name server and
-// networks. The rest stays as a new operator gets it.
-func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
+// settings are the tables of a parley.toml.
+type settings map[string]any
+
+func (s settings) set(table, name string, value any) {
+	t, ok := s[table].(map[string]any)
+	if !ok {
+		t = make(map[string]any)
+		s[table] = t
+	}
+	t[name] = value
+}
+
+// edit changes the configuration file.
+func (p *Parley) edit(change func(settings)) error {
 	file := filepath.Join(p.dir, "parley.toml")
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	settings := make(map[string]any)
-	if err := toml.Unmarshal(data, &settings); err != nil {
+	s := make(settings)
+	if err := toml.Unmarshal(data, &s); err != nil {
 		return err
 	}
+	change(s)
+	if data, err = toml.Marshal(s); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o600)
+}
+
+// Set changes a setting, which holds from the server's next start.
+func (p *Parley) Set(table, name string, value any) error {
+	if err := p.edit(func(s settings) { s.set(table, name, value) }); err != nil {
+		return fmt.Errorf("lab: configuring parley: %w", err)
+	}
+	return nil
+}
+
+// configure changes what init wrote: the lab's certificate, authority, name server and
+// networks. The rest stays as a new operator gets it.
+func (p *Parley) configure(cert, key, ca string, auth PeerAuth) error {
 	networks := make([]string, 0, 2)
 	for _, n := range Networks() {
 		networks = append(networks, n.String())
 	}
-	set := func(table, name string, value any) {
-		t, ok := settings[table].(map[string]any)
-		if !ok {
-			t = make(map[string]any)
-			settings[table] = t
+	return p.edit(func(s settings) {
+		s.set("listen", "http", "127.0.0.1:8008")
+		s.set("listen", "https", ":8448")
+		s.set("listen", "xmpp", ":5222")
+		s.set("listen", "xmpp_tls", ":5223")
+		s.set("listen", "xmpp_s2s", ":5269")
+		s.set("tls", "mode", "files")
+		s.set("tls", "cert", cert)
+		s.set("tls", "key", key)
+		s.set("tls", "extra_ca", ca)
+		s.set("dns", "resolver", address(network4, dnsHost).String()+":53")
+		s.set("xmpp", "dialback", auth == Dialback)
+		s.set("limits", "private_networks", networks)
+		s["component"] = []map[string]any{{"host": ComponentHost(p.domain), "secret": ComponentSecret}}
+		if p.load {
+			s.lift()
 		}
-		t[name] = value
+	})
+}
+
+// lift takes away what holds back a client or server that sends fast, and has the server
+// tell how it fares.
+func (s settings) lift() {
+	for _, limit := range []string{
+		"connections_per_ip", "unauthenticated", "unauthenticated_per_ip", "messages_per_minute", "message_burst", "client_queue",
+		"stanzas_per_second", "stanza_burst", "account_stanzas_per_second", "account_stanza_burst",
+		"server_stanzas_per_second", "server_stanza_burst", "server_iqs_per_minute", "server_joins_per_minute",
+		"presences_per_minute", "contact_presences_per_minute", "room_presences_per_minute", "room_messages_per_minute",
+		"room_joins_per_minute", "rooms_per_hour", "archive_pages_per_minute", "server_archive_pages_per_minute",
+		"asks_per_hour", "strangers_per_hour", "requests_per_hour", "stranger_sender_per_hour", "unknown_server_per_hour",
+	} {
+		s.set("limits", limit, 1_000_000)
 	}
-	set("listen", "http", "127.0.0.1:8008")
-	set("listen", "https", ":8448")
-	set("listen", "xmpp", ":5222")
-	set("listen", "xmpp_tls", ":5223")
-	set("listen", "xmpp_s2s", ":5269")
-	set("tls", "mode", "files")
-	set("tls", "cert", cert)
-	set("tls", "key", key)
-	set("tls", "extra_ca", ca)
-	set("dns", "resolver", address(network4, dnsHost).String()+":53")
-	set("xmpp", "dialback", auth == Dialback)
-	set("limits", "private_networks", networks)
-	settings["component"] = []map[string]any{{"host": ComponentHost(p.domain), "secret": ComponentSecret}}
-	if p.load {
-		for _, limit := range []string{
-			"connections_per_ip", "unauthenticated", "unauthenticated_per_ip", "messages_per_minute", "message_burst", "client_queue",
-			"stanzas_per_second", "stanza_burst", "account_stanzas_per_second", "account_stanza_burst",
-			"server_stanzas_per_second", "server_stanza_burst", "server_iqs_per_minute", "server_joins_per_minute",
-			"presences_per_minute", "contact_presences_per_minute", "room_presences_per_minute", "room_messages_per_minute",
-			"room_joins_per_minute", "rooms_per_hour", "archive_pages_per_minute", "server_archive_pages_per_minute",
-			"asks_per_hour", "strangers_per_hour", "requests_per_hour", "stranger_sender_per_hour", "unknown_server_per_hour",
-		} {
-			set("limits", limit, 1_000_000)
-		}
-		for _, limit := range []string{"client_bytes_per_second", "client_byte_burst", "server_bytes_per_second", "server_byte_burst"} {
-			set("limits", limit, "1GB")
-		}
-		set("log", "level", "warn")
-		set("metrics", "listen", MetricsAddr)
-		set("metrics", "profiles", true)
+	for _, limit := range []string{"client_bytes_per_second", "client_byte_burst", "server_bytes_per_second", "server_byte_burst"} {
+		s.set("limits", limit, "1GB")
 	}
-	if data, err = toml.Marshal(settings); err != nil {
-		return err
-	}
-	return os.WriteFile(file, data, 0o600)
+	s.set("log", "level", "warn")
+	s.set("metrics", "listen", MetricsAddr)
+	s.set("metrics", "profiles", true)
 }
 
 // ComponentSecret is that of the one component that a Parley of the lab lets in.
