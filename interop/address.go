@@ -2,11 +2,12 @@ package interop
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Network is the protocol family that a client speaks.
+// Network is the protocol family that a client speaks, or that servers exchange.
 type Network string
 
 // The networks of the clients that are driven.
@@ -15,42 +16,81 @@ const (
 	XMPP   Network = "xmpp"
 )
 
+// federates are the networks that the servers of the lab exchange with others, those first
+// by which two of them talk if they have a choice.
+var federates = map[string][]Network{
+	ParleyDomain:   {Matrix, XMPP},
+	SecondDomain:   {Matrix, XMPP},
+	ThirdDomain:    {Matrix, XMPP},
+	ProsodyDomain:  {XMPP},
+	EjabberdDomain: {XMPP},
+	DendriteDomain: {Matrix},
+	OtherDomain:    {Matrix},
+}
+
+// networksOf are the networks of a server. Services with a domain of their own, such as
+// rooms, are known to XMPP alone.
+func networksOf(domain string) []Network {
+	if networks, ok := federates[domain]; ok {
+		return networks
+	}
+	return []Network{XMPP}
+}
+
+// between is the network by which the servers of two domains talk; empty if there is none.
+func between(a, b string) Network {
+	theirs := networksOf(b)
+	for _, n := range networksOf(a) {
+		if slices.Contains(theirs, n) {
+			return n
+		}
+	}
+	return ""
+}
+
 // Address is an account's one address, local@domain, however a network spells it.
 type Address struct{ Local, Domain string }
 
 func (a Address) String() string { return a.Local + "@" + a.Domain }
 
-// ghostPrefix begins the Matrix spelling of an XMPP address that is not Parley's own.
-const ghostPrefix = "_xmpp_"
-
 // Spell returns the address as a client of the network names it, when that client's own
-// server is home.
+// server is home. Whom home does not talk with it knows by way of Parley.
 func (a Address) Spell(n Network, home string) string {
+	server, _, _ := strings.Cut(a.Domain, "/") // an occupant's domain may have a nick
+	by := between(home, server)
 	switch {
-	case n == XMPP:
-		return a.String()
-	case a.Domain == home:
-		return "@" + a.Local + ":" + home
-	default:
-		return "@" + ghostPrefix + escape(a.String()) + ":" + home
+	case a.Domain == home || by == n:
+		return native(n, a.Local, a.Domain)
+	case by == "":
+		by, home = networksOf(server)[0], ParleyDomain
 	}
+	return native(n, ghost(by, a.String()), home)
 }
+
+func native(n Network, local, domain string) string {
+	if n == XMPP {
+		return local + "@" + domain
+	}
+	return "@" + local + ":" + domain
+}
+
+// ghost is the local part by which a Parley spells an address of another network.
+func ghost(n Network, address string) string { return "_" + string(n) + "_" + escape(address) }
 
 // ParseAddress is the reverse of Spell.
 func ParseAddress(s string, n Network) (Address, error) {
-	if n == XMPP {
-		local, domain, ok := strings.Cut(s, "@")
-		if !ok {
-			return Address{}, fmt.Errorf("%q is no XMPP address of an account", s)
+	local, domain, ok := strings.Cut(s, "@")
+	if n == Matrix {
+		local, domain, ok = strings.Cut(strings.TrimPrefix(s, "@"), ":")
+		ok = ok && strings.HasPrefix(s, "@")
+	}
+	if !ok {
+		return Address{}, fmt.Errorf("%q is no %s address of an account", s, n)
+	}
+	for _, foreign := range []Network{Matrix, XMPP} {
+		if inner, is := strings.CutPrefix(local, "_"+string(foreign)+"_"); is {
+			return ParseAddress(unescape(inner), XMPP) // whose form is that of all addresses
 		}
-		return Address{local, domain}, nil
-	}
-	local, domain, ok := strings.Cut(strings.TrimPrefix(s, "@"), ":")
-	if !ok || !strings.HasPrefix(s, "@") {
-		return Address{}, fmt.Errorf("%q is no Matrix user ID", s)
-	}
-	if ghost, isGhost := strings.CutPrefix(local, ghostPrefix); isGhost {
-		return ParseAddress(unescape(ghost), XMPP)
 	}
 	return Address{local, domain}, nil
 }
@@ -91,13 +131,21 @@ type RoomAddress struct {
 	Service string // the XMPP domain of its rooms, e.g. rooms.parley.test
 }
 
-// Spell returns the address as a client of the network names it.
-func (r RoomAddress) Spell(n Network) string {
+// Spell returns the address as a client of the network names it, when that client's own
+// server is home.
+func (r RoomAddress) Spell(n Network, home string) string {
+	by := between(home, r.Domain)
+	inXMPP := r.Local + "@" + r.Service
 	switch {
+	case n == XMPP && (r.Domain == home || by == XMPP):
+		return inXMPP
 	case n == XMPP:
-		return r.Local + "@" + r.Service
-	case r.Domain != ParleyDomain: // whose clients the only ones of Matrix are
-		return "#" + ghostPrefix + escape(r.Local+"@"+r.Service) + ":" + ParleyDomain
+		return ghost(by, r.Local+"@"+r.Domain) + "@" + roomsOf(home)
+	case r.Domain == home || by == Matrix:
+		return "#" + r.Local + ":" + r.Domain
 	}
-	return "#" + r.Local + ":" + r.Domain
+	return "#" + ghost(by, inXMPP) + ":" + home
 }
+
+// roomsOf is the XMPP domain of the rooms of a Parley.
+func roomsOf(domain string) string { return "rooms." + domain }

@@ -52,6 +52,7 @@ type Event struct {
 	Condition string            `json:"condition"`
 	Text      string            `json:"text"` // error, failed: in words
 	By        string            `json:"by"`   // receipt: what stands in for one that the protocol lacks
+	Into      string            `json:"into"` // moved: the client's name for the room that goes on
 
 	Active    bool `json:"active"` // typing
 	Own       bool `json:"own"`    // said by this account, here or on another device
@@ -281,7 +282,7 @@ func (c *Client) spell(value any) any {
 		if native, ok := c.rooms[v.Local]; ok {
 			return native
 		}
-		return v.Spell(c.Driver.Network)
+		return v.Spell(c.Driver.Network, c.Address.Domain)
 	}
 	return value
 }

@@ -134,7 +134,9 @@ func ban(ctx context.Context, s *Session) (Outcome, error) {
 }
 
 // publicName is the room's address, spelled: by which it is joined, not known from inside.
-func (s *Session) publicName(c *Client) string { return s.room.Spell(c.Driver.Network) }
+func (s *Session) publicName(c *Client) string {
+	return s.room.Spell(c.Driver.Network, c.Address.Domain)
+}
 
 func leave(ctx context.Context, s *Session) (Outcome, error) {
 	watch := s.B.Watch()

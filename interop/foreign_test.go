@@ -2,9 +2,6 @@ package interop
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -26,134 +23,53 @@ func TestForeignRoomsCutOff(t *testing.T) {
 	})
 }
 
-// maxTries is how often a history is looked at, a second apart: longer than Parley waits before it
-// tries a server again that was away for a short while.
-const maxTries = 90
-
-// person is somebody who can come back with another client.
-type person struct {
-	address Address
-	seat    Seat
-	client  *Client
-}
-
-func (p *person) login(ctx context.Context, t *testing.T, w *World) *Client {
-	t.Helper()
-	if p.client != nil {
-		p.client.Close()
-	}
-	var err error
-	if p.client, err = w.Login(ctx, p.seat.Driver, p.seat.Site, p.address); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.client.Close)
-	return p.client
-}
-
 func testCutOff(ctx context.Context, t *testing.T, w *World, peer *Site, end func() error) {
-	people := map[string]*person{
-		"alice": {seat: Seat{driver(t, "nio"), w.Parley}},
-		"dora":  {seat: Seat{driver(t, "xmppjs"), w.Parley}},
-		"bob":   {seat: Seat{driver(t, "slixmpp"), peer}},
-	}
-	for name, p := range people {
-		var err error
-		if p.address, err = w.NewAccount(ctx, p.seat.Site, name); err != nil {
-			t.Fatal(err)
-		}
-		p.login(ctx, t, w)
-	}
-	alice, dora, bob := people["alice"], people["dora"], people["bob"]
 	room := RoomAddress{Local: "garden-" + token(), Domain: peer.Domain(), Service: peer.Service}
-	do := func(p *person, op string, args Args) Answer {
-		t.Helper()
-		a, err := p.client.Do(ctx, op, args)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
-	join := func(p *person) {
-		t.Helper()
-		a := do(p, "join", Args{"room": room.Spell(p.seat.Driver.Network)})
-		p.client.enter(room, a.Room)
-	}
-	var said []string
-	say := func(p *person, what string) {
-		t.Helper()
-		body := fmt.Sprintf("%d %s %s", len(said), what, token())
-		said = append(said, body)
-		do(p, "send", Args{"room": room, "body": body})
-	}
-	// all waits until a person's history has everything that was said, once and in this order.
-	all := func(p *person) {
-		t.Helper()
-		var found []string
-		tries := 0
-		for ctx.Err() == nil {
-			a, err := p.client.Do(ctx, "history", Args{"room": room, "limit": 50})
-			found = nil
-			for _, e := range a.Events {
-				if e.Event == "message" && slices.Contains(said, e.Body) {
-					found = append(found, e.Body)
-				}
-			}
-			if err == nil && len(found) >= len(said) {
-				break
-			}
-			if tries++; tries > maxTries {
-				t.Errorf("in vain: %v; %d events, the last error is %v", p.client, len(a.Events), err)
-				break
-			}
-			time.Sleep(time.Second)
-		}
-		if !slices.Equal(found, said) {
-			t.Errorf("%s finds\n  %s\nof\n  %s", p.client, strings.Join(found, "\n  "), strings.Join(said, "\n  "))
-		}
-	}
-
-	made := do(bob, "create_room", Args{"room": room, "name": "The garden", "public": true})
-	bob.client.enter(room, made.Room)
-	join(alice)
-	join(dora)
-	say(bob, "before")
-	all(alice)
-	say(alice, "before")
-	all(dora)
-	say(dora, "before")
-	all(bob)
+	g := &gathering{t: t, w: w, room: room}
+	alice := g.invite(ctx, "alice", Seat{driver(t, "nio"), w.Parley})
+	dora := g.invite(ctx, "dora", Seat{driver(t, "xmppjs"), w.Parley})
+	bob := g.invite(ctx, "bob", Seat{driver(t, "slixmpp"), peer})
+	g.found(ctx, bob)
+	g.join(ctx, alice)
+	g.join(ctx, dora)
+	g.say(ctx, bob, "before")
+	g.all(ctx, alice, oneOrder)
+	g.say(ctx, alice, "before")
+	g.all(ctx, dora, oneOrder)
+	g.say(ctx, dora, "before")
+	g.all(ctx, bob, oneOrder)
 
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		say(alice, "while the room is away")
+		g.say(ctx, alice, "while the room is away")
 	}
 	if err := peer.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	bob.login(ctx, t, w)
-	join(bob)
-	all(bob)
-	say(bob, "after it came back")
-	all(alice)
-	all(dora)
+	g.login(ctx, bob)
+	g.join(ctx, bob)
+	g.all(ctx, bob, oneOrder)
+	g.say(ctx, bob, "after it came back")
+	g.all(ctx, alice, oneOrder)
+	g.all(ctx, dora, oneOrder)
 
 	w.Parley.Kill()
 	for range 2 {
-		say(bob, "while Parley is away")
+		g.say(ctx, bob, "while Parley is away")
 	}
 	if err := w.Parley.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []*person{alice, dora} {
-		p.login(ctx, t, w)
-		join(p)
-		all(p)
+		g.login(ctx, p)
+		g.join(ctx, p)
+		g.all(ctx, p, oneOrder)
 	}
-	say(alice, "last")
-	all(bob)
-	all(dora)
+	g.say(ctx, alice, "last")
+	g.all(ctx, bob, oneOrder)
+	g.all(ctx, dora, oneOrder)
 }
 
 // TestForeignRoomsModerated has somebody on Parley own a room of another server, which she makes
@@ -168,22 +84,16 @@ func TestForeignRoomsModerated(t *testing.T) {
 }
 
 func testModerated(ctx context.Context, t *testing.T, w *World, peer *Site) {
-	dora := &person{seat: Seat{driver(t, "nio"), w.Parley}}
-	bob := &person{seat: Seat{driver(t, "slixmpp"), peer}}
-	for name, p := range map[string]*person{"dora": dora, "bob": bob} {
-		var err error
-		if p.address, err = w.NewAccount(ctx, p.seat.Site, name); err != nil {
-			t.Fatal(err)
-		}
-		p.login(ctx, t, w)
-	}
+	g := &gathering{t: t, w: w}
+	dora := g.invite(ctx, "dora", Seat{driver(t, "nio"), w.Parley})
+	bob := g.invite(ctx, "bob", Seat{driver(t, "slixmpp"), peer})
 	owner := &person{seat: Seat{driver(t, "xmppjs"), w.Parley}, address: dora.address}
-	owner.login(ctx, t, w)
+	g.login(ctx, owner)
 	room := RoomAddress{Local: "garden-" + token(), Domain: peer.Domain(), Service: peer.Service}
 	if _, err := owner.client.Do(ctx, "create_room", Args{"room": room, "name": "The garden", "public": true}); err != nil {
 		t.Fatal(err)
 	}
-	a, err := dora.client.Do(ctx, "join", Args{"room": room.Spell(Matrix)})
+	a, err := dora.client.Do(ctx, "join", Args{"room": room.Spell(Matrix, ParleyDomain)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func testGajimRoom(ctx context.Context, t *testing.T, s *Session, desktop *Clien
 	if _, err := joinRoom(ctx, s); err != nil {
 		t.Fatal(err)
 	}
-	desktop.enter(s.room, s.room.Spell(XMPP))
+	desktop.enter(s.room, s.room.Spell(XMPP, ParleyDomain))
 	sayTo(ctx, t, desktop, s.A, Args{"room": s.room})
 	sayTo(ctx, t, s.A, desktop, Args{"room": s.room})
 }

@@ -147,7 +147,7 @@ func TestPoezio(t *testing.T) {
 // testPoezioRoom has her enter the room of the two, read what was said before, and talk.
 func testPoezioRoom(ctx context.Context, t *testing.T, s *Session, term *terminal, before *exchanged) {
 	p := place{s, true}
-	if err := term.enter(ctx, "/join "+s.room.Spell(XMPP)+"/Carol"); err != nil {
+	if err := term.enter(ctx, "/join "+s.room.Spell(XMPP, ParleyDomain)+"/Carol"); err != nil {
 		t.Fatal(err)
 	}
 	if err := term.read(ctx, before.body); err != nil {

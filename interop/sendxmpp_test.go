@@ -151,7 +151,7 @@ func testPipedToRoom(ctx context.Context, t *testing.T, s *Session, script Addre
 	}
 	said := "The build is green " + token()
 	watches := []*Watch{s.A.Watch(), s.B.Watch()}
-	room := s.room.Spell(XMPP)
+	room := s.room.Spell(XMPP, ParleyDomain)
 	pipe(t, s.World.sendxmpp(ctx, script, "--chatroom", "--alias=builder", room), said+"\n")
 	for _, watch := range watches {
 		if _, err := watch.For(ctx, "what the script said in the room", func(e *Event) bool {

@@ -14,15 +14,19 @@ import (
 // Domains of the servers in a world's lab.
 const (
 	ParleyDomain   = "parley.test"
+	SecondDomain   = "second.test" // more Parleys
+	ThirdDomain    = "third.test"
 	ProsodyDomain  = "prosody.test"
 	EjabberdDomain = "ejabberd.test"
+	DendriteDomain = "dendrite.test"
+	OtherDomain    = "other.test" // a Dendrite as well
 )
 
 // Site is a server with the names that its users' clients need.
 type Site struct {
 	lab.Server
-	Name    string // for the report: parley, prosody, ejabberd
-	Service string // the XMPP domain of its rooms
+	Name    string // for the report: parley, prosody, ejabberd, second, dendrite
+	Service string // the XMPP domain of its rooms; empty if it has none
 	Web     string // the base URL for clients that speak over HTTP, Matrix and web ones; empty if it serves none
 }
 
@@ -32,7 +36,11 @@ type World struct {
 	Parley   *Site // nil in a world of peers only
 	Prosody  *Site
 	Ejabberd *Site
+	Second   *Site // another Parley
+	Dendrite *Site
+	Others   []*Site // what was added later, see Add
 
+	binary   string    // the parley command
 	desk     *lab.Host // where the clients run
 	accounts atomic.Int64
 	clients  atomic.Int64
@@ -40,10 +48,12 @@ type World struct {
 
 // Parts says what a world is made of.
 type Parts struct {
-	Parley, Prosody, Ejabberd bool
-	Auth                      lab.PeerAuth // how peers prove who they are; certificates if empty
-	Binary                    string       // a parley command; built from this tree if empty
-	Dir                       string       // keeps data and logs there, see lab.Options
+	Parley, Prosody, Ejabberd, Second bool
+
+	Dendrite string       // the path of a Dendrite, if there is to be one
+	Auth     lab.PeerAuth // how XMPP peers prove who they are; certificates if empty
+	Binary   string       // a parley command; built from this tree if empty
+	Dir      string       // keeps data and logs there, see lab.Options
 }
 
 // NewWorld builds a lab and starts its servers.
@@ -70,18 +80,31 @@ func (w *World) start(ctx context.Context, parts Parts) error {
 	if w.desk, err = w.Lab.AddHost(ctx, "desk"); err != nil {
 		return err
 	}
-	if parts.Parley {
-		binary := parts.Binary
-		if binary == "" {
-			if binary, err = lab.Build(ctx, w.Lab.Dir); err != nil {
+	if parts.Parley || parts.Second {
+		if w.binary = parts.Binary; w.binary == "" {
+			if w.binary, err = lab.Build(ctx, w.Lab.Dir); err != nil {
 				return err
 			}
 		}
-		server, err := w.Lab.AddParley(ctx, binary, ParleyDomain, parts.Auth)
-		if err != nil {
+	}
+	if parts.Parley {
+		if w.Parley, err = w.addParley(ctx, ParleyDomain, parts.Auth); err != nil {
 			return err
 		}
-		w.Parley = &Site{Server: server, Name: "parley", Service: "rooms." + ParleyDomain, Web: server.Homeserver()}
+	}
+	if parts.Second {
+		if w.Second, err = w.addParley(ctx, SecondDomain, parts.Auth); err != nil {
+			return err
+		}
+		// It is found by what its domain says, the first by nothing but its name.
+		if err := w.Lab.Delegate(w.Second.Host(), SecondDomain, "matrix."+SecondDomain+":8448"); err != nil {
+			return err
+		}
+	}
+	if parts.Dendrite != "" {
+		if err := w.addDendrite(ctx, parts.Dendrite); err != nil {
+			return err
+		}
 	}
 	if parts.Prosody {
 		server, err := w.Lab.AddProsody(ctx, ProsodyDomain, parts.Auth)
@@ -105,15 +128,54 @@ func (w *World) start(ctx context.Context, parts Parts) error {
 	return nil
 }
 
+// addParley makes a Parley for a domain, which is to be started.
+func (w *World) addParley(ctx context.Context, domain string, auth lab.PeerAuth) (*Site, error) {
+	server, err := w.Lab.AddParley(ctx, w.binary, domain, auth)
+	if err != nil {
+		return nil, err
+	}
+	return &Site{
+		Server: server, Name: server.Host().Name, Service: roomsOf(domain), Web: server.Homeserver(),
+	}, nil
+}
+
+// Add starts a further server in the world. Of a new domain, federates must say what it
+// exchanges with others.
+func (w *World) Add(ctx context.Context, site *Site) error {
+	w.Others = append(w.Others, site)
+	return site.Start(ctx)
+}
+
+// addDendrite makes a Dendrite, and has Parley make rooms of a version that Dendrite knows.
+func (w *World) addDendrite(ctx context.Context, binary string) error {
+	server, err := w.Lab.AddDendrite(ctx, binary, DendriteDomain)
+	if err != nil {
+		return err
+	}
+	w.Dendrite = &Site{Server: server, Name: "dendrite", Web: server.Homeserver()}
+	if w.Parley == nil {
+		return nil
+	}
+	return w.Parley.Server.(*lab.Parley).Set("matrix", "room_version", w.roomVersion())
+}
+
+// roomVersion is the Matrix room version that all servers of the world know.
+func (w *World) roomVersion() string {
+	if w.Dendrite != nil {
+		return "11"
+	}
+	return "12"
+}
+
 // Sites are the servers of the world.
 func (w *World) Sites() []*Site {
 	var sites []*Site
-	for _, s := range []*Site{w.Parley, w.Prosody, w.Ejabberd} {
+	for _, s := range []*Site{w.Parley, w.Prosody, w.Ejabberd, w.Second, w.Dendrite} {
 		if s != nil {
 			sites = append(sites, s)
 		}
 	}
-	return sites
+	return append(sites, w.Others...)
 }
 
 // Logs are the ends of all servers' logs.
