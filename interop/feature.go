@@ -3,6 +3,8 @@ package interop
 import (
 	"context"
 	"slices"
+
+	"parley/interop/lab"
 )
 
 // need is what a feature takes for granted.
@@ -45,9 +47,11 @@ var Features = slices.Concat(
 		{Name: "room: topic", needs: aRoom, only: actorHosts, run: topic},
 		{Name: "room: kick", needs: aRoom, only: actorHosts, run: kick},
 		{Name: "room: ban and unban", needs: aRoom, only: actorHosts, run: ban},
-		{Name: "room: leave", needs: aRoom, only: sameServer, run: leave},
+		{Name: "room: three networks in one", needs: aRoom, only: besideXMPP, run: threeNetworks},
+		{Name: "room: leave", needs: aRoom, only: keepsMembers, run: leave},
 		{Name: "room: invitation", only: actorHosts, run: invitation},
 		{Name: "room: end-to-end encrypted", only: bothMatrix, run: encrypted},
+		{Name: "room: upgraded", only: both(actorHosts, actorMatrix), run: upgrade},
 		{Name: "foreign room: join by address", gives: aForeignRoom, only: oneAbroad, run: joinAbroad},
 	},
 	abroad(inPlace(messages, "foreign room: ", aForeignRoom)),
@@ -55,7 +59,10 @@ var Features = slices.Concat(
 		{Name: "foreign room: topic", needs: aForeignRoom, only: actorAbroad, run: topic},
 		{Name: "foreign room: kick", needs: aForeignRoom, only: actorAbroad, run: kick},
 		{Name: "foreign room: ban and unban", needs: aForeignRoom, only: actorAbroad, run: ban},
+		{Name: "foreign room: leave", needs: aForeignRoom, only: both(oneAbroad, keepsMembers), run: leave},
 		{Name: "foreign room: invitation", needs: aForeignRoom, only: actorAbroad, run: invitation},
+		{Name: "foreign room: end-to-end encrypted", needs: aForeignRoom, only: both(oneAbroad, bothMatrix), run: encrypted},
+		{Name: "foreign room: upgraded", needs: aForeignRoom, only: both(actorAbroad, actorMatrix), run: upgrade},
 	},
 )
 
@@ -65,6 +72,8 @@ type messageFeature struct {
 	run  func(context.Context, *Session, place) (Outcome, error)
 	// only says in which places it is tested; nil means in both.
 	only func(place) bool
+	// among says in which sessions; nil means in all.
+	among func(*Session) bool
 }
 
 var messages = []messageFeature{
@@ -74,7 +83,7 @@ var messages = []messageFeature{
 	{name: "audio", run: file("audio/ogg")},
 	{name: "video", run: file("video/webm")},
 	{name: "file", run: file("application/pdf")},
-	{name: "delivery confirmation", run: delivered, only: func(p place) bool { return !p.inRoom }},
+	{name: "delivery confirmation", run: delivered, only: func(p place) bool { return !p.inRoom }, among: hearsOfDelivery},
 	{name: "display confirmation", run: displayed},
 	{name: "edit", run: edit},
 	{name: "reaction", run: reaction},
@@ -109,7 +118,7 @@ func placed(list []messageFeature, prefix string, needs need, at func(*Session) 
 			continue
 		}
 		features = append(features, &Feature{
-			Name: prefix + m.name, needs: needs,
+			Name: prefix + m.name, needs: needs, only: m.among,
 			run: func(ctx context.Context, s *Session) (Outcome, error) { return m.run(ctx, s, at(s)) },
 		})
 	}
@@ -119,7 +128,36 @@ func placed(list []messageFeature, prefix string, needs need, at func(*Session) 
 func actorHosts(s *Session) bool {
 	return s.World.Parley == nil || s.SeatA.Site == s.World.Parley
 }
-func sameServer(s *Session) bool { return s.SeatA.Site == s.SeatB.Site }
+
+// keepsMembers says whether one who goes away from her client remains in the room for the
+// other all the same, so that leaving is something else.
+func keepsMembers(s *Session) bool {
+	return s.SeatA.Site == s.SeatB.Site || s.overMatrix()
+}
+
+// overMatrix says whether the two are on different servers that talk in Matrix.
+func (s *Session) overMatrix() bool {
+	a, b := s.SeatA.Site, s.SeatB.Site
+	return a != b && between(a.Domain(), b.Domain()) == Matrix
+}
+
+// besideXMPP says whether the two are on Parley and another Matrix server, and there is an
+// XMPP server as well.
+func besideXMPP(s *Session) bool {
+	return oneAbroad(s) && s.overMatrix() && s.World.Prosody != nil
+}
+
+func both(a, b func(*Session) bool) func(*Session) bool {
+	return func(s *Session) bool { return a(s) && b(s) }
+}
+
+// hearsOfDelivery says whether A's network has a word for it, or its server one instead.
+func hearsOfDelivery(s *Session) bool {
+	_, onParley := s.SeatA.Site.Server.(*lab.Parley)
+	return onParley || s.SeatA.Driver.Network != Matrix
+}
+
+func actorMatrix(s *Session) bool { return s.SeatA.Driver.Network == Matrix }
 
 // oneAbroad says whether one of the two is on Parley and the other is not.
 func oneAbroad(s *Session) bool {

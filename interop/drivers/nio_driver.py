@@ -117,6 +117,7 @@ class NioDriver(Driver):
             raise RuntimeError(f"no invitation from {user}")
         self.checked(await self.client.join(room))
         await self.remember_direct(user, room)
+        self.tell_contact(room, user)  # who has come may have been heard of before it was known as a direct
 
     async def remember_direct(self, user, room):
         rooms = self.directs.setdefault(user, [])
@@ -251,8 +252,17 @@ class NioDriver(Driver):
             preset=nio.RoomPreset.public_chat if public else nio.RoomPreset.private_chat))
         return {"room": response.room_id}
 
-    async def op_join(self, room):
-        return {"room": self.checked(await self.client.join(room)).room_id}
+    async def op_join(self, room, via=()):
+        if not via:
+            return {"room": self.checked(await self.client.join(room)).room_id}
+        # The library cannot say which servers to ask about a room.
+        servers = "&".join("server_name=" + quote(server) for server in via)
+        response = await self.request("POST", f"v3/join/{quote(room)}?{servers}", {})
+        return {"room": (await response.json())["room_id"]}
+
+    async def op_upgrade_room(self, room, version):
+        response = await self.request("POST", f"v3/rooms/{quote(room)}/upgrade", {"new_version": version})
+        return {"room": (await response.json())["replacement_room"]}
 
     async def op_leave(self, room):
         self.checked(await self.client.room_leave(room))
@@ -316,10 +326,11 @@ class NioDriver(Driver):
             fields["delayed"] = True
         self.event(fields.pop("event"), **fields)
         if fields.get("change") and "room" not in fields:
-            self.event("contact", user=fields["with"], state=self.contact_state(room, fields["with"]))
+            self.tell_contact(room, fields["with"])
 
-    def contact_state(self, room, user):
-        return "both" if self.joined(room, user) and room in self.client.rooms else "none"
+    def tell_contact(self, room, user):
+        both = self.joined(room, user) and room in self.client.rooms
+        self.event("contact", user=user, state="both" if both else "none")
 
     def on_ephemeral(self, room, e):
         where, own = self.where(room), self.client.user_id
@@ -375,6 +386,8 @@ class NioDriver(Driver):
             return self.read_member(fields, e, content)
         if kind == "m.room.topic":
             return {"event": "topic", **fields, "topic": content.get("topic", "")}
+        if kind == "m.room.tombstone":
+            return {"event": "moved", **fields, "into": content.get("replacement_room")}
         return None
 
     def reaction(self, fields, message):

@@ -481,6 +481,9 @@ class SlixmppDriver(Driver):
         real = item.get("jid") if item is not None else None
         user = slixmpp.JID(real).bare if real else self.occupants.get((room, nick))
         codes = {s.get("code") for s in muc.findall("muc:status", NS)}
+        destroyed = muc.find("muc:destroy", NS)
+        if destroyed is not None:  # and perhaps goes on elsewhere. spec: XEP-0045 §10.9
+            self.event("moved", room=room, into=destroyed.get("jid"))
         if stanza["type"] == "unavailable":
             change = "kick" if "307" in codes else "ban" if "301" in codes else "leave"
             self.occupants.pop((room, nick), None)

@@ -76,6 +76,10 @@ async function rememberDirect(user, roomId) {
   await client.setAccountData("m.direct", content);
 }
 
+function tellContact(user, roomId) {
+  event("contact", { user, state: isJoined(roomId, user) && isJoined(roomId, me()) ? "both" : "none" });
+}
+
 const contactOps = {
   // Asks somebody to talk: an invitation to a direct room.
   async add_contact({ user }) {
@@ -89,6 +93,7 @@ const contactOps = {
     await client.joinRoom(roomId);
     invites.delete(user);
     await rememberDirect(user, roomId);
+    tellContact(user, roomId); // who has come may have been heard of before it was known as a direct
   },
 
   async remove_contact({ user }) {
@@ -212,7 +217,9 @@ const roomOps = {
     return { room: room_id };
   },
 
-  join: ({ room }) => client.joinRoom(room).then((joined) => ({ room: joined.roomId })),
+  join: ({ room, via }) => client.joinRoom(room, { viaServers: via }).then((joined) => ({ room: joined.roomId })),
+  upgrade_room: ({ room, version }) =>
+    client.upgradeRoom(room, version).then(({ replacement_room }) => ({ room: replacement_room })),
   leave: ({ room }) => client.leave(room).then(() => {}),
   invite: ({ room, user }) => client.invite(room, user).then(() => {}),
   kick: ({ room, user, reason }) => client.kick(room, user, reason).then(() => {}),
@@ -276,9 +283,7 @@ function tell(roomId, e) {
   if (e.isEncrypted()) rest.encrypted = true;
   if (!prepared) rest.delayed = true;
   event(name, rest);
-  if (name === "member" && rest.with) {
-    event("contact", { user: rest.with, state: isJoined(roomId, rest.with) && isJoined(roomId, me()) ? "both" : "none" });
-  }
+  if (name === "member" && rest.with) tellContact(rest.with, roomId);
 }
 
 function onMyMembership(room, membership) {
@@ -338,6 +343,7 @@ const readers = {
   },
 
   "m.room.topic": (fields, e, { topic }) => ({ event: "topic", ...fields, topic: topic ?? "" }),
+  "m.room.tombstone": (fields, e, { replacement_room: into }) => ({ event: "moved", ...fields, into }),
 };
 
 // read returns what a room event says, or null if it is none of the things that are tested.

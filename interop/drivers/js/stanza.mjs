@@ -354,6 +354,8 @@ function onPresence(p) {
 function onOccupant(p, room, nick) {
   const codes = new Set(p.muc.statusCodes ?? []);
   const user = bare(p.muc.jid) ?? occupants.get(p.from) ?? "";
+  const { destroy } = p.muc; // the room, which perhaps goes on elsewhere. spec: XEP-0045 §10.9
+  if (destroy) event("moved", { room, into: destroy.jid });
   let change = "join";
   if (p.type === "unavailable") {
     change = codes.has("307") ? "kick" : codes.has("301") ? "ban" : "leave";

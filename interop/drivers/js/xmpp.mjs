@@ -476,6 +476,8 @@ function onOccupant(stanza, room, nick) {
   const codes = new Set(x.getChildren("status").map((s) => s.attrs.code));
   const user = bare(x.getChild("item")?.attrs.jid) ?? occupants.get(stanza.attrs.from) ?? "";
   const own = codes.has("110") || undefined;
+  const destroyed = x.getChild("destroy"); // and perhaps goes on elsewhere. spec: XEP-0045 §10.9
+  if (destroyed) event("moved", { room, into: destroyed.attrs.jid });
   let change = "join";
   if (stanza.attrs.type === "unavailable") {
     change = codes.has("307") ? "kick" : codes.has("301") ? "ban" : "leave";
