@@ -33,6 +33,14 @@ deps:
 interop: deps
 	go run ./interop/cmd/interop
 
+# The part of interop that is with a Dendrite, which is nobody's but whoever brings it:
+# DENDRITE is the path of the program. Puts what it finds into docs/interop.md.
+.PHONY: interop-dendrite
+interop-dendrite: deps
+	@test -f "$(DENDRITE)" -a -x "$(DENDRITE)" || { \
+	echo "interop-dendrite: nothing was run: DENDRITE must be the path of a Dendrite server's program, and is \"$(DENDRITE)\"" >&2; exit 1; }
+	go run ./interop/cmd/interop -dendrite "$(DENDRITE)"
+
 # A short run of every fuzz target that there is.
 .PHONY: fuzz
 fuzz:

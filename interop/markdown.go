@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -10,6 +11,8 @@ var groupTitles = map[string]string{
 	"parley":   "Among users of one Parley server",
 	"prosody":  "With users on Prosody",
 	"ejabberd": "With users on ejabberd",
+	"second":   "With users on another Parley, by Matrix federation",
+	"dendrite": "With users on Dendrite",
 }
 
 // markdown writes the report as a page: a table for each group of servers, with a row for
@@ -20,15 +23,7 @@ func (r *Report) markdown() string {
 		"Written by `make interop`, which drives real clients and servers; never by hand.\n" +
 		"A column \"a → b\" says what b sees of what a does. Rooms are on Parley.\n" +
 		"A dash means that the feature is not tested for the pair.\n\n")
-	fmt.Fprintf(&b, "Run on %s with:\n\n", r.Date)
-	names := make([]string, 0, len(r.Versions))
-	for name := range r.Versions {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&b, "- %s: %s\n", name, r.Versions[name])
-	}
+	run(&b, r.Date, r.Versions)
 	notes := new(footnotes)
 	for _, group := range groups {
 		r.table(&b, group, notes)
@@ -40,6 +35,14 @@ func (r *Report) markdown() string {
 		}
 	}
 	return b.String()
+}
+
+// run writes when something was run and with what.
+func run(b *strings.Builder, date string, versions map[string]string) {
+	fmt.Fprintf(b, "Run on %s with:\n\n", date)
+	for _, name := range slices.Sorted(maps.Keys(versions)) {
+		fmt.Fprintf(b, "- %s: %s\n", name, versions[name])
+	}
 }
 
 func (r *Report) table(b *strings.Builder, group string, notes *footnotes) {
@@ -61,7 +64,12 @@ func (r *Report) table(b *strings.Builder, group string, notes *footnotes) {
 	if len(columns) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n## %s\n\n| feature | %s |\n|---|%s\n", groupTitles[group],
+	fmt.Fprintf(b, "\n## %s\n\n", groupTitles[group])
+	if apart, ok := r.Apart[group]; ok {
+		run(b, apart.Date, apart.Versions)
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(b, "| feature | %s |\n|---|%s\n",
 		strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
 	for _, f := range Features {
 		row, ok := rows[f.Name]

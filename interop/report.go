@@ -23,7 +23,16 @@ import (
 type Report struct {
 	Date     string            `json:"date"`
 	Versions map[string]string `json:"versions"` // of clients and servers, by name
-	Cells    []Cell            `json:"cells"`
+	// Apart are the groups of servers that are not part of the full run, and when and with
+	// what they were last run.
+	Apart map[string]Run `json:"apart,omitempty"`
+	Cells []Cell         `json:"cells"`
+}
+
+// Run is a run of one group of servers.
+type Run struct {
+	Date     string            `json:"date"`
+	Versions map[string]string `json:"versions"` // of its servers
 }
 
 // BaselineFile is the report of the last full run, which later runs must not fall behind.
@@ -49,18 +58,24 @@ func Load(file string) (*Report, error) {
 
 // Plan returns every session of a world with Parley: all ordered pairs of clients on it,
 // and with each peer all pairs of one client there and one on Parley, in both directions.
+// A world with a Dendrite is for the sessions with it alone.
 func Plan(w *World) []*Session {
 	var sessions []*Session
 	add := func(a, b Seat) { sessions = append(sessions, &Session{World: w, SeatA: a, SeatB: b}) }
-	for _, a := range Drivers {
-		for _, b := range Drivers {
-			add(Seat{a, w.Parley}, Seat{b, w.Parley})
+	peers := []*Site{w.Prosody, w.Ejabberd, w.Second}
+	if w.Dendrite != nil {
+		peers = []*Site{w.Dendrite}
+	} else {
+		for _, a := range Drivers {
+			for _, b := range Drivers {
+				add(Seat{a, w.Parley}, Seat{b, w.Parley})
+			}
 		}
 	}
-	for _, peer := range []*Site{w.Prosody, w.Ejabberd} {
+	for _, peer := range peers {
 		for _, local := range Drivers {
 			for _, remote := range Drivers {
-				if remote.Network == XMPP && !remote.Web {
+				if remote.visits(peer) {
 					add(Seat{local, w.Parley}, Seat{remote, peer})
 					add(Seat{remote, peer}, Seat{local, w.Parley})
 				}
@@ -68,6 +83,16 @@ func Plan(w *World) []*Session {
 		}
 	}
 	return sessions
+}
+
+// visits says whether the sessions with a peer have people there who use the client. On
+// another Parley there are all Matrix clients and, so that XMPP is on both ends of Matrix
+// federation, one of XMPP.
+func (d *Driver) visits(peer *Site) bool {
+	if peer.Name == "second" {
+		return d.Network == Matrix || d.Name == "slixmpp"
+	}
+	return !d.Web && slices.Contains(networksOf(peer.Domain()), d.Network)
 }
 
 func (s *Session) String() string { return s.SeatA.String() + " → " + s.SeatB.String() }
@@ -91,8 +116,12 @@ func RunAll(ctx context.Context, sessions []*Session, features []*Feature, atOnc
 		})
 	}
 	err := group.Wait()
-	slices.SortStableFunc(cells, func(a, b Cell) int { return a.order() - b.order() })
+	inOrder(cells)
 	return cells, err
+}
+
+func inOrder(cells []Cell) {
+	slices.SortStableFunc(cells, func(a, b Cell) int { return a.order() - b.order() })
 }
 
 // order sorts cells by servers, then features, then clients.
@@ -111,7 +140,7 @@ func (c Cell) order() int {
 }
 
 // groups are the tables of the report.
-var groups = []string{"parley", "prosody", "ejabberd"}
+var groups = []string{"parley", "prosody", "ejabberd", "second", "dendrite"}
 
 // group is the table that a cell is in: by the server that is not Parley.
 func (c Cell) group() string {
@@ -163,7 +192,20 @@ func Merge(last *Report, cells []Cell) []Cell {
 		again[c.A+"|"+c.B] = true
 	}
 	kept := slices.DeleteFunc(slices.Clone(last.Cells), func(c Cell) bool { return again[c.A+"|"+c.B] })
-	return append(kept, cells...)
+	cells = append(kept, cells...)
+	inOrder(cells)
+	return cells
+}
+
+// MergeApart puts in the groups that a run was not about as a report has them.
+func MergeApart(last *Report, cells []Cell) []Cell {
+	for _, c := range last.Cells {
+		if _, apart := last.Apart[c.group()]; apart {
+			cells = append(cells, c)
+		}
+	}
+	inOrder(cells)
+	return cells
 }
 
 // Versions asks the world's clients and servers what they are.

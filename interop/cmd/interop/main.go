@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 type options struct {
 	session, feature string
 	dir, binary      string
+	dendrite         string
 	atOnce           int
 	accept, list     bool
 	merge            bool
@@ -31,6 +33,7 @@ func main() {
 	flag.StringVar(&o.feature, "feature", "", "run only features that match this regular expression, and what they need")
 	flag.StringVar(&o.dir, "dir", "", "keep the servers' data and all logs in this directory")
 	flag.StringVar(&o.binary, "parley", "", "test this parley command instead of building one")
+	flag.StringVar(&o.dendrite, "dendrite", "", "run the sessions with the Dendrite that has this path, and no others")
 	flag.IntVar(&o.atOnce, "j", 2, "how many sessions run at once")
 	flag.BoolVar(&o.accept, "accept", false, "write the report even where it is worse than the last")
 	flag.BoolVar(&o.merge, "merge", false, "put sessions that were run by themselves, with all features, into the last report")
@@ -64,8 +67,9 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	all := o.dendrite == ""
 	w, err := interop.NewWorld(ctx, interop.Parts{
-		Parley: true, Prosody: true, Ejabberd: true, Binary: o.binary, Dir: o.dir,
+		Parley: true, Prosody: true, Ejabberd: all, Second: all, Dendrite: o.dendrite, Binary: o.binary, Dir: o.dir,
 	})
 	if err != nil {
 		return err
@@ -100,13 +104,31 @@ func conclude(ctx context.Context, o options, w *interop.World, baseline *intero
 	if o.feature != "" || o.session != "" && !o.merge {
 		return nil
 	}
-	if o.session != "" {
-		cells = interop.Merge(baseline, cells)
-	}
 	versions, err := interop.Versions(ctx, w)
 	if err != nil {
 		return err
 	}
-	report := &interop.Report{Date: time.Now().UTC().Format(time.DateOnly), Versions: versions, Cells: cells}
-	return report.Save(interop.BaselineFile())
+	return report(o, baseline, cells, versions).Save(interop.BaselineFile())
+}
+
+// report is the new one: the last, with what was run in the place of what it had of it.
+func report(o options, last *interop.Report, cells []interop.Cell, versions map[string]string) *interop.Report {
+	today := time.Now().UTC().Format(time.DateOnly)
+	r := &interop.Report{Date: today, Versions: versions, Apart: last.Apart}
+	switch {
+	case o.dendrite != "":
+		r.Date, r.Versions, r.Apart = last.Date, last.Versions, maps.Clone(last.Apart)
+		if r.Apart == nil {
+			r.Apart = make(map[string]interop.Run)
+		}
+		r.Apart["dendrite"] = interop.Run{Date: today, Versions: map[string]string{
+			"parley": versions["parley"], "dendrite": versions["dendrite"],
+		}}
+		r.Cells = interop.Merge(last, cells)
+	case o.session != "":
+		r.Cells = interop.Merge(last, cells)
+	default:
+		r.Cells = interop.MergeApart(last, cells)
+	}
+	return r
 }
