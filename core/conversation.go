@@ -439,6 +439,23 @@ func (s *State) Standing(a Address) Standing {
 	return Left
 }
 
+// Other is the other person of a direct: one who is in it rather than one who
+// was asked into it, and that one rather than one who has been in it.
+func (s *State) Other(who Address) (Address, bool) {
+	rank := map[Standing]int{Joined: 3, Invited: 2, Knocked: 1}
+	var best Address
+	for a, m := range s.Members {
+		if a == who {
+			continue
+		}
+		was, is := rank[s.Members[best].Standing], rank[m.Standing]
+		if best.IsZero() || is > was || is == was && a.String() < best.String() {
+			best = a
+		}
+	}
+	return best, !best.IsZero()
+}
+
 // Joined returns the joined members, in the order of their addresses.
 func (s *State) Joined() []Member { return s.With(Joined) }
 

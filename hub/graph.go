@@ -133,6 +133,24 @@ func (g *GraphTurn) Correct(id core.ConvID, list []core.Correction) (core.Event,
 	return e, t.tellEvent(place{p.c, after}, p.s, &e, nil, d)
 }
 
+// Uncorrected is the state before a correction, from the state after it: for who
+// tells of one later.
+func Uncorrected(v View, s *core.State, ch core.Change) (*core.State, error) {
+	before := s.Clone()
+	for _, c := range ch.Corrected {
+		before.Clear(c.StateKey())
+		if c.Was == "" {
+			continue
+		}
+		e, err := v.Event(c.Was)
+		if err != nil {
+			return nil, err
+		}
+		before.Apply(&e)
+	}
+	return before, nil
+}
+
 // accepted fills in what the hub adds to a membership that an authority
 // elsewhere has accepted: what it changes and, in a graph, the stable nick.
 func (t *turn) accepted(p place, c core.Membership) core.Membership {

@@ -275,10 +275,5 @@ func peer(c *core.Conversation, s *core.State, who core.Address) (core.Address, 
 	if c.Shape != core.Direct {
 		return core.Address{}, false
 	}
-	for a := range s.Members {
-		if a != who {
-			return a, true
-		}
-	}
-	return core.Address{}, false
+	return s.Other(who)
 }

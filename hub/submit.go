@@ -388,13 +388,16 @@ func (t *turn) consequences(p place, before *core.State, e *core.Event, target *
 	if err := t.tellEvent(p, before, e, target, d); err != nil {
 		return err
 	}
-	if p.c.Authority == core.Elsewhere {
+	switch {
+	case p.c.Authority == core.Elsewhere:
 		return t.postElsewhere(p, e, d)
+	case d.Aside:
+		return nil
 	}
 	if err := t.post(p, before, e, d.Accepted); err != nil {
 		return err
 	}
-	if c, ok := e.Content.(core.Membership); ok && c.Standing == core.Invited && !d.Aside {
+	if c, ok := e.Content.(core.Membership); ok && c.Standing == core.Invited {
 		return t.received(p, e, c)
 	}
 	return nil

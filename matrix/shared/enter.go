@@ -169,14 +169,20 @@ func (t *Turn) begin(in Entry) (core.ConvID, error) {
 	if err != nil {
 		return "", err
 	}
-	return t.make(in.RoomID, creator, who, in.Peer)
+	return t.make(in.RoomID, in.Address, creator, who, in.Peer)
 }
 
-// make makes a conversation of a room: a direct where there is a peer.
-func (t *Turn) make(roomID string, creator, who, peer core.Address) (core.ConvID, error) {
-	c := core.Conversation{Shape: core.Group, Creator: creator, Native: map[core.Network]string{core.Matrix: roomID}}
+// make makes a conversation of a room: a direct where there is a peer. at is an
+// alias under which it was found, zero for none.
+func (t *Turn) make(roomID string, at, creator, who, peer core.Address) (core.ConvID, error) {
+	c := core.Conversation{Shape: core.Group, Address: at, Creator: creator, Native: map[core.Network]string{core.Matrix: roomID}}
 	if !peer.IsZero() {
-		c.Shape = core.Direct
+		c.Shape, c.Address = core.Direct, core.Address{}
+	}
+	if !c.Address.IsZero() {
+		if err := t.vacate(at); err != nil {
+			return "", err
+		}
 	}
 	c, err := t.Hub.Begin(c)
 	if err != nil || peer.IsZero() {
@@ -297,14 +303,37 @@ func (t *Turn) enterWith(rm *room, in Entry, s graph.State) error {
 // address notes that a room was found under an alias of another server.
 func (t *Turn) address(conv core.ConvID, a core.Address) error {
 	known, err := t.tx.ConversationAt(a)
-	if err == nil && known != conv {
-		if err := t.tx.DeleteRoomAddress(a); err != nil { // leads elsewhere now
-			return err
-		}
-	} else if err == nil || !errors.Is(err, hub.ErrNone) {
+	if err == nil && known == conv {
+		return nil
+	}
+	if err := t.vacate(a); err != nil {
 		return err
 	}
 	return t.tx.PutRoomAddress(a, conv, a)
+}
+
+// vacate takes an alias of another server, which leads to another room now, from
+// the room to which it led. That one goes by its own name here from now on.
+func (t *Turn) vacate(a core.Address) error {
+	conv, err := t.tx.ConversationAt(a)
+	if errors.Is(err, hub.ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.tx.DeleteRoomAddress(a); err != nil {
+		return err
+	}
+	c, err := t.tx.Conversation(conv)
+	if err != nil || c.Address != a {
+		return err
+	}
+	c.Address = core.LocalAddress(string(conv), t.r.hub.Home())
+	if err := t.tx.PutConversation(c); err != nil {
+		return err
+	}
+	return t.tx.PutRoomAddress(c.Address, conv, c.Creator)
 }
 
 // late is a join that another server has let in where one of ours had joined

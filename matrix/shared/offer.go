@@ -48,7 +48,7 @@ func (t *Turn) Offer(in Offer) (core.ConvID, error) {
 	conv, err := t.tx.ConversationNative(core.Matrix, in.Event.RoomID)
 	switch {
 	case errors.Is(err, hub.ErrNone):
-		if conv, err = t.make(in.Event.RoomID, inviter, who, peer); err != nil {
+		if conv, err = t.make(in.Event.RoomID, core.Address{}, inviter, who, peer); err != nil {
 			return "", err
 		}
 	case err != nil:

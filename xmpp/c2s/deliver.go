@@ -15,6 +15,9 @@ import (
 func (s *Session) news(ctx context.Context, n hub.News) error {
 	switch n := n.(type) {
 	case hub.EventNews:
+		if n.Aside {
+			return nil // a state that is not in force: XMPP shows what is
+		}
 		if n.Conv.Shape != core.Direct {
 			return s.roomNews(ctx, n)
 		}
@@ -71,12 +74,8 @@ func (s *Session) roomNews(ctx context.Context, n hub.EventNews) error {
 
 // peerOf is the other person of a direct.
 func peerOf(s *core.State, me core.Address) core.Address {
-	for a := range s.Members {
-		if a != me {
-			return a
-		}
-	}
-	return core.Address{}
+	other, _ := s.Other(me)
+	return other
 }
 
 // directEvent shows an event of a direct.

@@ -78,6 +78,13 @@ func (s *Service) findOrOpen(ctx context.Context, v Visit, to translate.JID) (co
 	if err := s.Guard.Allow(guard.Rooms, v.Who.String()); err != nil {
 		return c, false, err
 	}
+	if !a.IsLocal() { // a room of another network, by its spelling here
+		if _, err := s.Hub.EnterAt(ctx, a, hub.JoinRequest{Who: v.Who}); err != nil {
+			return c, false, err
+		}
+		c, err = s.find(ctx, to)
+		return c, false, err
+	}
 	c, err = s.Hub.Open(ctx, hub.Opening{
 		Creator: v.Who, Shape: core.Group, Address: a, Member: core.Membership{Nick: to.Resource},
 		Initial: []hub.Draft{{Content: core.Change{Aspect: core.AspectJoinRule, JoinRule: core.JoinPublic}}},

@@ -26,7 +26,7 @@ func (s *Service) News(ctx context.Context, jid translate.JID, account core.Addr
 		if o == nil || n.Event.Feed <= o.since {
 			return nil, nil, nil
 		}
-		out, losses, err := s.event(ctx, n.Conv, n.State, &n.Event, account)
+		out, losses, err := s.event(ctx, n.Conv, n.Before, n.State, &n.Event, account)
 		s.expel(n.Conv.ID, &n.Event, n.State, jid, account)
 		return addressed(jid, out...), losses, err
 	case hub.TypingNews:
@@ -59,8 +59,9 @@ func addressed(jid translate.JID, els ...*element.Element) []*element.Element {
 	return out
 }
 
-// event writes one event for one viewer, without `to`.
-func (s *Service) event(ctx context.Context, c core.Conversation, st *core.State, e *core.Event, viewer core.Address) (out []*element.Element, losses []core.Loss, err error) {
+// event writes one event for one viewer, without `to`. before is the state before
+// it, where it is a correction.
+func (s *Service) event(ctx context.Context, c core.Conversation, before, st *core.State, e *core.Event, viewer core.Address) (out []*element.Element, losses []core.Loss, err error) {
 	switch content := e.Content.(type) {
 	case core.Membership:
 		return s.membership(c, st, e, content, viewer, s.crowdOf(c.ID).extra[content.Target]), nil, nil
@@ -72,6 +73,9 @@ func (s *Service) event(ctx context.Context, c core.Conversation, st *core.State
 			return []*element.Element{s.topic(c, st, e, content)}, nil, nil
 		case core.AspectMovedTo:
 			return []*element.Element{s.destroyed(c, st, viewer)}, nil, nil
+		case core.AspectCorrected:
+			out, err = s.corrected(ctx, c, before, st, content, viewer)
+			return out, nil, err
 		}
 		return []*element.Element{s.configChanged(c)}, nil, nil
 	}
@@ -152,8 +156,11 @@ func (s *Service) nickname(v hub.View, conv core.ConvID, who core.Address) (stri
 func (s *Service) expel(id core.ConvID, e *core.Event, st *core.State, jid translate.JID, account core.Address) {
 	m, ok := e.Content.(core.Membership)
 	gone := ok && m.Target == account && m.Standing != core.Joined
-	if ch, ok := e.Content.(core.Change); ok && ch.Aspect == core.AspectMovedTo {
+	switch ch, _ := e.Content.(core.Change); ch.Aspect {
+	case core.AspectMovedTo:
 		gone = true
+	case core.AspectCorrected:
+		gone = st.Standing(account) != core.Joined || st.MovedTo != nil
 	}
 	if !gone {
 		return
@@ -185,7 +192,7 @@ func (s *Service) Deliver(ctx context.Context, d hub.Delivery, to core.Address) 
 			continue
 		}
 		if stanzas == nil {
-			if stanzas, losses, err = s.event(ctx, d.Room, d.State, e, to); err != nil {
+			if stanzas, losses, err = s.event(ctx, d.Room, nil, d.State, e, to); err != nil {
 				return nil, nil, true, err
 			}
 		}
