@@ -11,6 +11,7 @@ import (
 	"parley/matrix/sync"
 	"parley/matrix/wire"
 	"parley/media"
+	"parley/media/fetch"
 	"parley/netguard"
 )
 
@@ -22,12 +23,31 @@ func (s *server) addProtocols(ctx context.Context) error {
 		return fmt.Errorf("opening the media directory: %w", err)
 	}
 	s.closers = append(s.closers, files.Close)
+	s.addFetcher(files)
 	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addMatrixFederation, s.addXMPP} {
 		if err := add(ctx, files); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fileTime is how many times as long as other answers a file may take.
+const fileTime = 4
+
+// addFetcher adds what brings files here that are elsewhere: on the web, and
+// where protocols add.
+func (s *server) addFetcher(files *media.Files) {
+	l := s.cfg.Limits
+	s.remote = fetch.New(fetch.Config{
+		Hub: s.hub, Files: files, MaxSize: l.UploadSize.Bytes(), Timeout: fileTime * l.FetchTimeout.D(), Log: s.log,
+	})
+	s.closers = append(s.closers, func() error { s.remote.Close(); return nil })
+	web := fetch.Web{Client: s.guard.Client(netguard.ClientOptions{
+		Timeout: l.FetchTimeout.D(), MaxBytes: l.FetchSize.Bytes(), TLS: s.certs.Client(""),
+	})}
+	s.remote.Add("https", web, false)
+	s.remote.Add("http", web, false)
 }
 
 // addMatrix adds Matrix for clients, and the mirror of every conversation as a
@@ -56,10 +76,8 @@ func (s *server) addMatrix(ctx context.Context, files *media.Files) error {
 		BaseURL:      s.cfg.BaseURL,
 		Registration: string(s.cfg.Registration.Mode), Tokens: s.cfg.Registration.Tokens,
 		RoomVersion: string(s.cfg.Matrix.RoomVersion), Private: s.cfg.Matrix.Encryption == "private",
-		Contact: "mailto:postmaster@" + s.hub.Home(),
-		Fetch: s.guard.Client(netguard.ClientOptions{
-			Timeout: l.FetchTimeout.D(), MaxBytes: l.FetchSize.Bytes(), TLS: s.certs.Client(""),
-		}),
+		Contact:     "mailto:postmaster@" + s.hub.Home(),
+		Remote:      s.remote,
 		RequestSize: l.RequestSize.Bytes(), UploadSize: l.UploadSize.Bytes(),
 		MessagesPerMinute: l.MessagesPerMinute, MessageBurst: l.MessageBurst,
 		LoginsPerMinute: l.LoginsPerMinute, RegistersPerHour: l.RegistersPerHour,

@@ -17,6 +17,7 @@ import (
 	"parley/certs"
 	"parley/config"
 	"parley/hub"
+	"parley/media/fetch"
 	"parley/netguard"
 	"parley/store"
 )
@@ -57,6 +58,7 @@ type server struct {
 	metrics *metrics
 	db      *store.DB
 	hub     *hub.Hub
+	remote  *fetch.Fetcher
 	// mux has the paths of the HTTP listeners.
 	mux      *http.ServeMux
 	services []service

@@ -13,13 +13,13 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/translate"
 	"parley/media"
+	"parley/media/fetch"
 )
 
 // Config is what the operator decides.
@@ -42,9 +42,8 @@ type Config struct {
 	// CheckFilter refuses a filter that /sync could not use; nil takes all.
 	CheckFilter func(filter []byte) error
 
-	// Fetch gets files that are on other servers. It refuses what must not be
-	// reached and bounds time and size; nil fetches none.
-	Fetch *http.Client
+	// Remote brings files that are on other servers; nil brings none.
+	Remote *fetch.Fetcher
 
 	RequestSize int64 // bytes of one JSON body
 	UploadSize  int64 // bytes of one file
@@ -68,8 +67,6 @@ type API struct {
 	tokens tokenCache
 	uia    uiaSessions
 	locks  locks
-	// fetching lets one request at a time fetch a file of another server.
-	fetching [16]sync.Mutex
 	// pending are the files that were promised.
 	pending pendingUploads
 }
