@@ -42,7 +42,7 @@ func TestScenarios(t *testing.T) {
 		"chats": r.Chat.Delivered, "acknowledged": r.Chat.Acked, "deliveries in the room": r.Room.Delivered,
 		"processor time": int64(r.Chat.CPU), "profile": int64(len(r.Room.Profile)), "restart": int64(r.Restart.First), "crash": int64(r.Crash.First),
 		"latency": int64(r.Latency.P99), "to XMPP": int64(r.Across.ToXMPP.Median), "to Matrix": int64(r.Across.ToMatrix.Median),
-		"memory": r.Idle.Base, "archive": int64(r.Paging.Messages - tiny.Archive + 1),
+		"memory": r.Idle.Base, "heap": int64(len(r.Idle.Profile)), "parts of memory": int64(len(r.Idle.Parts)), "archive": int64(r.Paging.Messages - tiny.Archive + 1),
 	} {
 		if got <= 0 {
 			t.Errorf("%s: %d", name, got)

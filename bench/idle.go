@@ -12,6 +12,39 @@ type Idle struct {
 	RSS, PSS int64         // more bytes than without the sessions, of all of them
 	Base     int64         // resident bytes without them
 	Login    time.Duration // processor time of the server for each login
+	Parts    []Part        // what RSS is made of, of a server that has profiles
+	Profile  []byte        // of its heap
+}
+
+// Part is a part of the memory that the sessions have taken, in bytes.
+type Part struct {
+	What string
+	Size int64
+}
+
+// parts are the parts of Go's memory, with their names in runtime.MemStats.
+var parts = []struct {
+	what  string
+	names []string
+}{
+	{"objects on the heap", []string{"HeapAlloc"}},
+	{"stacks of goroutines", []string{"Stack"}},
+	{"the runtime's own records", []string{"MSpan", "MCache", "BuckHashSys", "GCSys", "OtherSys"}},
+}
+
+// divide tells the growth of the memory into its parts.
+func divide(rss int64, before, after map[string]int64) []Part {
+	var all []Part
+	rest := rss
+	for _, p := range parts {
+		var size int64
+		for _, name := range p.names {
+			size += after[name] - before[name]
+		}
+		all = append(all, Part{p.what, size})
+		rest -= size
+	}
+	return append(all, Part{"gaps between objects, and pages not given back", rest})
 }
 
 // Idle measures the memory of sessions that are logged in, available and silent.
@@ -24,12 +57,19 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 		return nil, err
 	}
 	r := &Idle{Sessions: size.Idle}
+	var before map[string]int64
+	var err error
+	if s.Profiles {
+		if before, err = s.heapStats(ctx); err != nil {
+			return nil, err
+		}
+	}
 	rss, pss, err := memory(s.PID())
 	if err != nil {
 		return nil, err
 	}
 	r.Base = rss
-	before, err := cpuTime(s.PID())
+	started, err := cpuTime(s.PID())
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +82,11 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 		return nil, err
 	}
 	defer closeAll(clients)
-	after, err := cpuTime(s.PID())
+	ended, err := cpuTime(s.PID())
 	if err != nil {
 		return nil, err
 	}
-	r.Login = (after - before) / time.Duration(size.Idle)
+	r.Login = (ended - started) / time.Duration(size.Idle)
 	if err := sleep(ctx, size.Settle); err != nil {
 		return nil, err
 	}
@@ -54,5 +94,21 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 		return nil, err
 	}
 	r.RSS, r.PSS = r.RSS-rss, r.PSS-pss
+	if s.Profiles {
+		if err := s.look(ctx, r, before); err != nil {
+			return nil, err
+		}
+	}
 	return r, firstFailure(clients)
+}
+
+// look finds out what the memory of the sessions is made of.
+func (s *Site) look(ctx context.Context, r *Idle, before map[string]int64) error {
+	after, err := s.heapStats(ctx)
+	if err != nil {
+		return err
+	}
+	r.Parts = divide(r.RSS, before, after)
+	r.Profile, err = s.heapProfile(ctx)
+	return err
 }

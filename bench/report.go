@@ -191,6 +191,17 @@ func where(data []byte) (string, error) {
 	return b.String(), nil
 }
 
+// memoryTable is what an idle session takes, as a table in Markdown.
+func memoryTable(i *Idle) string {
+	var b strings.Builder
+	b.WriteString("| an idle session | bytes |\n|---|--:|\n")
+	for _, p := range i.Parts {
+		fmt.Fprintf(&b, "| %s | %d |\n", p.What, p.Size/int64(i.Sessions))
+	}
+	fmt.Fprintf(&b, "| all | %d |\n", i.RSS/int64(i.Sessions))
+	return b.String()
+}
+
 // firstLine shortens an error for the report.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
@@ -199,7 +210,7 @@ func firstLine(err error) string {
 
 // Write writes the report as Markdown.
 func (r *Report) Write(w io.Writer) error {
-	t, err := template.New("report").Funcs(template.FuncMap{"where": where, "line": firstLine}).Parse(reportText)
+	t, err := template.New("report").Funcs(template.FuncMap{"where": where, "memory": memoryTable, "line": firstLine}).Parse(reportText)
 	if err != nil {
 		return fmt.Errorf("bench: report: %w", err)
 	}

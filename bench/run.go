@@ -125,8 +125,12 @@ func (r *Result) line(name string) string {
 		}
 		return text
 	default:
-		return fmt.Sprintf("%d KiB a session (PSS %d KiB) above %d MiB, %v CPU a login",
-			r.Idle.RSS/int64(r.Idle.Sessions)>>10, r.Idle.PSS/int64(r.Idle.Sessions)>>10, r.Idle.Base>>20, r.Idle.Login)
+		n := int64(r.Idle.Sessions)
+		text := fmt.Sprintf("%d B a session (PSS %d B) above %d MiB, %v CPU a login", r.Idle.RSS/n, r.Idle.PSS/n, r.Idle.Base>>20, r.Idle.Login)
+		for _, p := range r.Idle.Parts {
+			text += fmt.Sprintf("; %s %d B", p.What, p.Size/n)
+		}
+		return text
 	}
 }
 

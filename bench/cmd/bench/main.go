@@ -36,7 +36,7 @@ func main() {
 	flag.StringVar(&f.parley, "parley", "", "a parley command; built from this tree if empty")
 	flag.StringVar(&f.dir, "dir", "", "keep data and logs there")
 	flag.StringVar(&f.out, "o", "", "write the report there; printed if empty")
-	flag.StringVar(&f.profiles, "profiles", "", "keep Parley's CPU profiles in this directory")
+	flag.StringVar(&f.profiles, "profiles", "", "keep Parley's profiles in this directory")
 	flag.DurationVar(&f.duration, "for", bench.Full.For, "how long to measure a throughput")
 	flag.IntVar(&f.divide, "divide", 1, "divide all sizes by this, for a quick look")
 	flag.Parse()
@@ -99,16 +99,25 @@ func (f *flags) write(report *bench.Report) error {
 	return errors.Join(append(errs, os.WriteFile(f.out, b.Bytes(), 0o644))...)
 }
 
-// keepProfiles writes the CPU profiles where they are wanted.
+// keepProfiles writes the profiles where they are wanted.
 func (f *flags) keepProfiles(r *bench.Result) error {
 	if f.profiles == "" {
 		return nil
 	}
+	profiles := make(map[string][]byte)
 	for name, t := range map[string]*bench.Throughput{"chat": r.Chat, "room": r.Room} {
-		if t == nil || t.Profile == nil {
+		if t != nil {
+			profiles["cpu-"+name] = t.Profile
+		}
+	}
+	if r.Idle != nil {
+		profiles["heap-idle"] = r.Idle.Profile
+	}
+	for name, data := range profiles {
+		if data == nil {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(f.profiles, "cpu-"+name+".pprof"), t.Profile, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(f.profiles, name+".pprof"), data, 0o644); err != nil {
 			return err
 		}
 	}
