@@ -81,14 +81,72 @@ func (t *Turn) Offer(in Offer) (core.ConvID, error) {
 	return conv, nil
 }
 
-// invite has the hub keep the invitation itself.
-func (t *Turn) invite(conv core.ConvID, pdu *wire.PDU, inviter, who core.Address, content wire.Object) error {
-	m := core.Membership{Target: who, Standing: core.Invited, Direct: string(content.Get("is_direct")) == "true"}
+// Knocked keeps that one of ours knocks on the door of a room in which none of
+// ours is: the event, as another server has taken it, and what that server tells
+// of the room's state.
+//
+// spec: MX 1.19 SS §11.4
+func (t *Turn) Knocked(in Offer) (core.ConvID, error) {
+	who, err := t.r.mirror.Names(t.tx).Address(in.Event.Sender)
+	if err != nil {
+		return "", err
+	}
+	content, err := wire.ParseObject(in.Event.Content)
+	if err != nil {
+		return "", err
+	}
+	conv, err := t.tx.ConversationNative(core.Matrix, in.Event.RoomID)
+	if errors.Is(err, hub.ErrNone) {
+		conv, err = t.make(in.Event.RoomID, core.Address{}, t.creator(in.Stripped), who, core.Address{})
+	}
+	if err != nil {
+		return "", err
+	}
+	rm, err := t.room(conv)
+	if err == nil && t.r.inside(rm.head) {
+		return conv, nil // it comes as any other event does
+	}
+	if err != nil && !errors.Is(err, ErrNotShared) {
+		return "", err
+	}
+	if rm == nil {
+		if err := t.preview(conv, in); err != nil {
+			return "", err
+		}
+	}
+	if err := t.r.mirror.PutPreview(t.tx, conv, in.Stripped[:min(len(in.Stripped), maxStripped)]); err != nil {
+		return "", err
+	}
+	return conv, t.invite(conv, in.Event, who, who, content)
+}
+
+// creator is who made a room, as far as that is told.
+func (t *Turn) creator(stripped []json.RawMessage) core.Address {
+	for _, raw := range stripped {
+		var e struct {
+			Type   string `json:"type"`
+			Sender string `json:"sender"`
+		}
+		if json.Unmarshal(raw, &e) != nil || e.Type != wire.TypeCreate {
+			continue
+		}
+		if a, err := t.r.mirror.Names(t.tx).Address(e.Sender); err == nil {
+			return a
+		}
+	}
+	return core.Address{Network: core.Matrix}
+}
+
+// invite has the hub keep the invitation or the knock itself.
+func (t *Turn) invite(conv core.ConvID, pdu *wire.PDU, sender, who core.Address, content wire.Object) error {
+	m := core.Membership{Target: who, Direct: string(content.Get("is_direct")) == "true"}
+	standing, _ := content.String("membership")
+	m.Standing = core.Standing(standing)
 	m.Name, _ = content.String("displayname")
 	m.Reason, _ = content.String("reason")
 	t.r.mirror.Adopt(t.tx, mirror.Adopted{PDU: pdu})
 	_, err := t.Hub.Apply(hub.Draft{
-		Conv: conv, Sender: inviter, Content: m,
+		Conv: conv, Sender: sender, Content: m,
 		Native:  &core.Native{Network: core.Matrix, Type: pdu.Type, Data: pdu.Content},
 		Aliases: []core.Alias{{Network: core.Matrix, Kind: "event", Key: pdu.EventID}},
 	})
