@@ -59,7 +59,13 @@ func (t *turn) mayBeInvited(p place, by, target core.Address) error {
 		}
 		return nil
 	}
-	if a, err := t.tx.Account(target); err != nil || a.Disabled {
+	return t.h.Invitable(t.tx, by, target)
+}
+
+// Invitable asks whether one who lives here may be invited by another: whether
+// she is here, and wants to hear of it.
+func (h *Hub) Invitable(v View, by, target core.Address) error {
+	if a, err := v.Account(target); err != nil || a.Disabled {
 		if err != nil && !errors.Is(err, ErrNone) {
 			return err
 		}
@@ -68,39 +74,43 @@ func (t *turn) mayBeInvited(p place, by, target core.Address) error {
 	if by == target {
 		return nil
 	}
-	blocked, err := t.h.blocks.has(t.tx, target, by)
+	blocked, err := h.blocks.has(v, target, by)
 	if err != nil {
 		return err
 	}
 	if blocked {
 		return Refuse(Blocked, "%s takes no messages from you", target.Bare())
 	}
-	known, policy, err := t.stranger(target, by)
+	known, policy, err := h.stranger(v, target, by)
 	if err == nil && !known && policy == core.Refuse {
 		err = Refuse(Forbidden, "%s takes no messages from people who are not among her contacts", target.Bare())
 	}
 	return err
 }
 
+func (t *turn) stranger(account, a core.Address) (known bool, policy core.Strangers, err error) {
+	return t.h.stranger(t.tx, account, a)
+}
+
 // stranger reports whether account knows a, and what it wants done with those
 // whom it does not know.
-func (t *turn) stranger(account, a core.Address) (known bool, policy core.Strangers, err error) {
-	acc, err := t.tx.Account(account)
+func (h *Hub) stranger(v View, account, a core.Address) (known bool, policy core.Strangers, err error) {
+	acc, err := v.Account(account)
 	if err != nil {
 		return false, "", err
 	}
-	c, found, err := none(t.tx.Contact(account, a))
+	c, found, err := none(v.Contact(account, a))
 	if err != nil {
 		return false, "", err
 	}
 	policy = acc.Strangers
 	if policy == "" {
-		policy = t.h.cfg.Strangers
+		policy = h.cfg.Strangers
 	}
 	if found && (c.Listed || c.Sees || c.Approved) || a.Domain == account.Domain && a.Name == "parley" {
 		return true, policy, nil
 	}
-	known, err = roommates(t.tx, account, a)
+	known, err = roommates(v, account, a)
 	return known, policy, err
 }
 
