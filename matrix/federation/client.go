@@ -106,14 +106,20 @@ func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 
 // Open is Do for answers that are read as they come, and need not be JSON.
 func (c *Client) Open(ctx context.Context, call Call) (io.ReadCloser, error) {
+	_, body, err := c.Stream(ctx, call)
+	return body, err
+}
+
+// Stream is Open with the headers of the answer.
+func (c *Client) Stream(ctx context.Context, call Call) (http.Header, io.ReadCloser, error) {
 	if c.cfg.Refuses(call.Destination) {
-		return nil, fmt.Errorf("calling %s: %w", call.Destination, ErrRefused)
+		return nil, nil, fmt.Errorf("calling %s: %w", call.Destination, ErrRefused)
 	}
 	if _, ours := c.cfg.Keys[call.Destination]; ours {
-		return nil, fmt.Errorf("%s is at home here", call.Destination)
+		return nil, nil, fmt.Errorf("%s is at home here", call.Destination)
 	}
 	if err := c.backoff.check(call.Destination); err != nil && !call.Insist {
-		return nil, err
+		return nil, nil, err
 	}
 	timeout := call.Timeout
 	if timeout == 0 {
@@ -123,7 +129,7 @@ func (c *Client) Open(ctx context.Context, call Call) (io.ReadCloser, error) {
 	req, err := c.request(timed, call)
 	if err != nil {
 		cancel()
-		return nil, err
+		return nil, nil, err
 	}
 	resp, err := c.cfg.Transport.RoundTrip(req)
 	if err != nil {
@@ -131,7 +137,7 @@ func (c *Client) Open(ctx context.Context, call Call) (io.ReadCloser, error) {
 		if ctx.Err() == nil { // else it is not the server's fault
 			c.backoff.failed(call.Destination, 0)
 		}
-		return nil, fmt.Errorf("calling %s: %w", call.Destination, err)
+		return nil, nil, fmt.Errorf("calling %s: %w", call.Destination, err)
 	}
 	limit := call.MaxAnswer
 	if limit == 0 {
@@ -140,10 +146,10 @@ func (c *Client) Open(ctx context.Context, call Call) (io.ReadCloser, error) {
 	body := &answerBody{netguard.LimitBody(resp.Body, limit), cancel}
 	if resp.StatusCode == http.StatusOK {
 		c.backoff.forgive(call.Destination)
-		return body, nil
+		return resp.Header, body, nil
 	}
 	defer body.Close()
-	return nil, c.refusal(call, resp, body)
+	return nil, nil, c.refusal(call, resp, body)
 }
 
 // answerBody ends the time limit with the body.
@@ -198,6 +204,18 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 // maxRefusal bounds what is read of an error, in bytes.
 const maxRefusal = 64 << 10
 
+// outOfOrder are the answers by which a server, or what stands before it, says
+// that it cannot answer now.
+var outOfOrder = map[int]bool{
+	http.StatusTooManyRequests: true, http.StatusBadGateway: true, http.StatusServiceUnavailable: true, http.StatusGatewayTimeout: true,
+}
+
+// ofFiles are errors that come with such a status and say no more than that a
+// file cannot be had.
+//
+// spec: MX 1.19 SS §25
+var ofFiles = map[string]bool{"M_NOT_YET_UPLOADED": true, "M_TOO_LARGE": true}
+
 // refusal reads an answer that is not 200. One that says that the server itself
 // is out of order, or that it has had enough, counts as not reached.
 func (c *Client) refusal(call Call, resp *http.Response, body io.ReadCloser) error {
@@ -215,10 +233,9 @@ func (c *Client) refusal(call Call, resp *http.Response, body io.ReadCloser) err
 	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
 		e.RetryAfter = time.Duration(seconds) * time.Second
 	}
-	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	if outOfOrder[resp.StatusCode] && !ofFiles[e.Errcode] {
 		c.backoff.failed(call.Destination, e.RetryAfter)
-	default:
+	} else {
 		c.backoff.forgive(call.Destination)
 	}
 	return e

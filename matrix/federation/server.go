@@ -69,9 +69,14 @@ func (r *Request) Context() context.Context { return r.HTTP.Context() }
 func (r *Request) Var(name string) string { return r.HTTP.PathValue(name) }
 
 // Handler does a request. What it returns is the JSON of a 200 answer, nil
-// being {} and [json.RawMessage] itself; an [*Error] is told as it is, any
-// other error is our own failure.
+// being {} and [json.RawMessage] itself; a [Reply] answers for itself; an
+// [*Error] is told as it is, any other error is our own failure.
 type Handler func(*Request) (any, error)
+
+// Reply is an answer that is not JSON.
+type Reply interface {
+	WriteReply(w http.ResponseWriter, r *http.Request)
+}
 
 // Route is one line of a table: what answers to a method on a path.
 type Route struct {
@@ -160,6 +165,10 @@ func (s *Server) endpoint(route Route) http.Handler {
 			return
 		}
 		result, err := route.Handler(req)
+		if reply, ok := result.(Reply); ok && err == nil {
+			reply.WriteReply(w, r)
+			return
+		}
 		s.answer(w, r, result, err)
 	})
 }
