@@ -176,7 +176,7 @@ func (t *turn) prepare(p place, e *core.Event, accepted bool) (*core.Event, erro
 		c.OldLevels = &old
 		e.Content = c
 	}
-	return t.target(p, e)
+	return t.target(p, e, accepted)
 }
 
 // adopt gives the files of a body that are elsewhere a name here, by which
@@ -225,8 +225,10 @@ func (t *turn) adoptContent(f core.File, sender core.Address) error {
 	return t.tx.PutMedia(Media{ID: f.Media, Owner: sender, Created: t.now, File: core.File{Media: f.Media, URL: f.URL}})
 }
 
-// target finds the event that e is about and asks whether e may be about it.
-func (t *turn) target(p place, e *core.Event) (*core.Event, error) {
+// target finds the event that e is about and asks whether e may be about it. Who
+// may retract what others said is not asked of what an authority has accepted:
+// in a graph the level of that time counts.
+func (t *turn) target(p place, e *core.Event, accepted bool) (*core.Event, error) {
 	id := core.Target(e.Content)
 	if id == "" {
 		return nil, nil
@@ -250,7 +252,7 @@ func (t *turn) target(p place, e *core.Event) (*core.Event, error) {
 		if target.Retracted != "" {
 			return &target, nil
 		}
-		if p.c.Authority != core.Elsewhere && target.Sender != e.Sender && p.s.Level(e.Sender) < levelOf(p.s, func(l core.Levels) int64 { return l.Redact }) {
+		if p.c.Authority != core.Elsewhere && !accepted && target.Sender != e.Sender && p.s.Level(e.Sender) < levelOf(p.s, func(l core.Levels) int64 { return l.Redact }) {
 			return nil, Refuse(Forbidden, "only its author or a moderator retracts a message")
 		}
 	case core.Reaction:
