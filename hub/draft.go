@@ -32,7 +32,8 @@ type Draft struct {
 	// of the state: another one stands there.
 	Aside bool
 	// Found puts an accepted event below all of the timeline, with the state in
-	// which a room was found: it is no news either.
+	// which a room was found: it is no news either, and no part of the state
+	// until a correction makes it that, with all of the others at once.
 	Found bool
 	// at, if not zero, is its position.
 	at core.Position

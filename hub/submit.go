@@ -104,7 +104,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 		}
 	}
 	after := p.s
-	if _, ok := core.StateKeyOf(e.Content); ok && !d.Aside {
+	if _, ok := core.StateKeyOf(e.Content); ok && !d.Aside && !d.Found {
 		after = p.s.Clone()
 		after.Apply(&e)
 		if err := t.tx.PutState(p.c, after, &e); err != nil {
@@ -470,6 +470,7 @@ func (t *turn) tellEvent(p place, before *core.State, e *core.Event, target *cor
 	n := EventNews{Event: *e, Conv: *p.c, State: p.s, From: d.From, Target: target, Aside: d.Aside}
 	if c, ok := e.Content.(core.Change); ok && c.Aspect == core.AspectCorrected {
 		n.Before = before
+		to = append(to, t.h.displaced(before, p.s, c.Corrected)...)
 	}
 	t.tell(n, to...)
 	return nil

@@ -152,7 +152,7 @@ func (s *Rooms) retire(r *client.Request, old *room, next core.Conversation, ali
 		return hub.Draft{Conv: old.conv.ID, Sender: r.Account, Content: c, From: r.Device}
 	}
 	drafts := []hub.Draft{say(core.Change{Aspect: core.AspectMovedTo, MovedTo: &core.Move{
-		Conv: next.ID, Native: next.Native[core.Matrix], Reason: "This room has been replaced",
+		Conv: next.ID, Address: next.Address, Native: next.Native[core.Matrix], Reason: "This room has been replaced",
 	}})}
 	if _, err := s.hub.SubmitAll(r.Context(), drafts); err != nil {
 		return err

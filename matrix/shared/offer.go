@@ -85,7 +85,7 @@ func (t *Turn) Offer(in Offer) (core.ConvID, error) {
 // ours is: the event, as another server has taken it, and what that server tells
 // of the room's state.
 //
-// spec: MX 1.19 SS §11.4
+// spec: MX 1.19 SS §11
 func (t *Turn) Knocked(in Offer) (core.ConvID, error) {
 	who, err := t.r.mirror.Names(t.tx).Address(in.Event.Sender)
 	if err != nil {
@@ -161,6 +161,7 @@ func (t *Turn) invite(conv core.ConvID, pdu *wire.PDU, sender, who core.Address,
 // preview has the hub know what is told of the room.
 func (t *Turn) preview(conv core.ConvID, in Offer) error {
 	res := t.r.mirror.ResolverFor(t.tx, in.Event.Version)
+	var list []core.Correction
 	for _, raw := range in.Stripped[:min(len(in.Stripped), maxStripped)] {
 		var e struct {
 			Type     string          `json:"type"`
@@ -179,11 +180,16 @@ func (t *Turn) preview(conv core.ConvID, in Offer) error {
 		if err != nil {
 			continue
 		}
-		if _, err := t.Hub.Apply(hub.Draft{Conv: conv, Sender: sender, Content: c, Found: true}); err != nil {
+		said, err := t.Hub.Apply(hub.Draft{Conv: conv, Sender: sender, Content: c, Found: true})
+		if err != nil {
 			return err
 		}
+		k, _ := core.StateKeyOf(said.Content)
+		list = append(list, core.Correction{Kind: k.Kind, Key: k.Key, Is: said.ID})
 	}
-	return nil
+	t.r.mirror.Correcting(t.tx, conv, nil)
+	_, err := t.Hub.Correct(conv, list)
+	return err
 }
 
 // Declined keeps that one of ours has declined an invitation, or taken a knock
