@@ -75,8 +75,9 @@ type Whisper struct {
 	Presence  *core.Presence
 	Typing    *core.Typing
 	// Displayed says that From has read up to an event, in a room: between two
-	// people that is owed, and no whisper.
+	// people that is owed, and no whisper. Thread is as in [core.Receipt].
 	Displayed core.EventID
+	Thread    string
 	// Probe asks for presence.
 	Probe bool
 }

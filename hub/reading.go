@@ -117,7 +117,7 @@ func (t *turn) whisperReading(p place, r Reading) {
 	whisper := func(to core.Address) {
 		if c := t.h.carriers[to.Network]; c != nil {
 			t.after = append(t.after, func() {
-				c.Whisper(Whisper{From: r.Who, To: to, Conv: r.Conv, Displayed: r.Event})
+				c.Whisper(Whisper{From: r.Who, To: to, Conv: r.Conv, Displayed: r.Event, Thread: r.Thread})
 			})
 		}
 	}
