@@ -27,7 +27,12 @@ type Incoming struct {
 	Before []string
 	// Below says that it is history.
 	Below bool
+	// Unwanted says that the room's policy server does not recommend it.
+	Unwanted bool
 }
+
+// ErrUnwanted says that a room's policy server does not recommend an event.
+var ErrUnwanted = errors.New("the policy server of the room does not recommend it")
 
 // Outcome is what became of an event.
 type Outcome struct {
@@ -105,6 +110,9 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 		return Outcome{}, err
 	}
 	verdict, why := graph.Check(e, t.seen(rm, before, e), t.seen(rm, rm.current, e))
+	if in.Unwanted && verdict == graph.Accepted {
+		verdict, why = graph.SoftFailed, ErrUnwanted
+	}
 	e.Rejected = verdict == graph.Rejected
 	after := graph.After(before, e, verdict)
 	afterGroup, err := t.group(rm, after, group, before)
@@ -124,11 +132,17 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 	}
 	was := rm.head
 	var failed error
+	var missing []string
 	rm.ends = graph.Extremities(rm.ends, e, verdict, followed, func(id string) []string {
-		prev, err := t.past(rm, id)
-		failed = errors.Join(failed, err)
+		prev, known, err := t.past(rm, id)
+		if failed = errors.Join(failed, err); !known {
+			missing = append(missing, id)
+		}
 		return prev
 	})
+	if failed == nil {
+		failed = t.note(rm, in.PDU, missing...)
+	}
 	if failed != nil {
 		return Outcome{}, failed
 	}
@@ -177,10 +191,8 @@ func (t *Turn) before(rm *room, in Incoming) (graph.State, int64, error) {
 		if err != nil {
 			return s, 0, err
 		}
-		if err := t.note(rm, in.PDU); err != nil {
-			return s, 0, err
-		}
-		group, err := t.group(rm, s, 0, graph.State{})
+		// It is not far from where the room is, if it is of its present.
+		group, err := t.group(rm, s, rm.group, rm.current)
 		return s, group, err
 	}
 	var missing MissingError
@@ -204,10 +216,10 @@ func (t *Turn) before(rm *room, in Incoming) (graph.State, int64, error) {
 	return t.resolve(rm, groups)
 }
 
-// note writes down which of an event's previous events are not known, so that
+// note writes down which of the events that one follows are not known, so that
 // they can be asked for as history.
-func (t *Turn) note(rm *room, pdu *wire.PDU) error {
-	for _, id := range pdu.PrevEvents {
+func (t *Turn) note(rm *room, pdu *wire.PDU, prev ...string) error {
+	for _, id := range prev {
 		if _, known, err := t.known(id); err != nil {
 			return err
 		} else if known {
@@ -229,17 +241,17 @@ func (t *Turn) found(rm *room, id string) (followed bool, err error) {
 }
 
 // past are the previous events of one that was rejected or soft-failed, nil of
-// others.
-func (t *Turn) past(rm *room, id string) ([]string, error) {
-	s, found, err := status(t.sql, id)
-	if err != nil || !found || s.verdict != rejected && s.verdict != softFailed {
-		return nil, err
+// others. known says whether it was judged.
+func (t *Turn) past(rm *room, id string) (prev []string, known bool, err error) {
+	verdict, known, err := t.known(id)
+	if err != nil || verdict != rejected && verdict != softFailed {
+		return nil, known, err
 	}
 	got, err := read(t.sql, rm.version, []string{id})
 	if err != nil {
-		return nil, err
+		return nil, known, err
 	}
-	return got[id].pdu.PrevEvents, nil
+	return got[id].pdu.PrevEvents, known, nil
 }
 
 // resolve is the state in which groups meet, and its group.
@@ -320,11 +332,11 @@ func (t *Turn) acceptBelow(rm *room, pdu *wire.PDU, e *graph.Event) (Outcome, er
 	if _, err := t.found(rm, e.ID); err != nil {
 		return Outcome{}, err
 	}
+	if err := t.note(rm, pdu, pdu.PrevEvents...); err != nil {
+		return Outcome{}, err
+	}
 	if why != nil {
 		return Outcome{Verdict: graph.Rejected, Why: why}, t.put(rm, entry{pdu: pdu, verdict: rejected})
-	}
-	if err := t.note(rm, pdu); err != nil {
-		return Outcome{}, err
 	}
 	if err := t.put(rm, entry{pdu: pdu, verdict: accepted, shown: true}); err != nil {
 		return Outcome{}, err

@@ -270,7 +270,7 @@ func (t *Turn) enterWith(rm *room, in Entry, s graph.State) error {
 	if err != nil {
 		return err
 	}
-	if err := t.note(rm, join.PDU); err != nil {
+	if err := t.note(rm, join.PDU, join.PDU.PrevEvents...); err != nil {
 		return err
 	}
 	verdict, why := graph.Check(e, t.seen(rm, s, e), t.seen(rm, s, e))

@@ -16,18 +16,31 @@ import (
 // show applies an accepted event to the conversation, and what else the state
 // that comes of it changes. It returns the feed number of the event.
 func (t *Turn) show(rm *room, pdu *wire.PDU, e *graph.Event, before, next graph.State) (core.Feed, error) {
+	// One that was known as somebody's state is not kept again: where it comes
+	// to stand now is a correction.
+	_, err := t.r.mirror.CoreID(t.tx, pdu.EventID)
+	known := err == nil
+	if err != nil && !errors.Is(err, hub.ErrNone) {
+		return 0, err
+	}
 	aside := e.StateKey != nil && next.Get(e.Type, *e.StateKey) != e
 	shown, err := t.apply(rm, pdu, e, before, hub.Draft{Aside: aside})
 	if err != nil {
 		return 0, err
 	}
+	feed := shown.Feed
+	if known {
+		if _, feed, err = t.tx.Edge(rm.conv); err != nil {
+			return 0, err
+		}
+	}
 	var pieces []mirror.Piece
 	rm.current.Diff(next, func(was, is *graph.Event) {
-		if is != e {
+		if is != e || known {
 			pieces = append(pieces, piece(was, is))
 		}
 	})
-	return shown.Feed, t.correct(rm, pieces, rm.current)
+	return feed, t.correct(rm, pieces, rm.current)
 }
 
 func piece(was, is *graph.Event) mirror.Piece {
