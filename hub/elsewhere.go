@@ -35,6 +35,26 @@ type Remote interface {
 // the state in which it began: older history is learnt downwards from here.
 const projected core.Position = 1 << 40
 
+// Found reports whether an event is of the state in which a graph was found when
+// it was entered: nobody here was there, and it is in nobody's history. Once more
+// of the history is known it may be: see [GraphTurn.Lower].
+func Found(e *core.Event) bool { return e.Feed < 0 && e.Position < projected/2 }
+
+// Beginning is a position before all of a conversation's history and after what
+// was found of its state, as far as that can be told without looking at all of
+// it: zero for one that began here.
+func Beginning(v View, conv core.ConvID) (core.Position, error) {
+	c, err := v.Conversation(conv)
+	if err != nil || c.Authority != core.Graph {
+		return 0, err
+	}
+	first, err := v.Page(Query{Conv: conv, Limit: 1})
+	if err != nil || len(first) == 0 || !Found(&first[0]) {
+		return 0, err
+	}
+	return projected / 2, nil
+}
+
 // ErrAsk says that only another server can do it: the room's own, or one that
 // is in the room. A [Judge] that returns it has the [Remote] asked.
 var ErrAsk error = &Refusal{Unable, "only the room's own server can do that"}

@@ -130,7 +130,29 @@ func (g *GraphTurn) Correct(id core.ConvID, list []core.Correction) (core.Event,
 		return e, err
 	}
 	t.h.count.Count("corrected", string(core.Matrix))
-	return e, t.tellEvent(place{p.c, after}, p.s, &e, nil, d)
+	if err := t.tellEvent(place{p.c, after}, p.s, &e, nil, d); err != nil {
+		return e, err
+	}
+	return e, t.postCorrection(place{p.c, after}, p.s, &e, list)
+}
+
+// postCorrection tells the members who are on servers of other networks than
+// Matrix, and those who by the correction are members no longer.
+func (t *turn) postCorrection(p place, before *core.State, e *core.Event, list []core.Correction) error {
+	all := p.s
+	for _, c := range list {
+		a, err := core.ParseAddress(c.Key)
+		if c.Kind != string(core.KindMembership) || err != nil || a.IsLocal() || a.Network == core.Matrix {
+			continue
+		}
+		if before.Standing(a) == core.Joined && all.Standing(a) != core.Joined {
+			if all == p.s {
+				all = p.s.Clone()
+			}
+			all.Members[a] = before.Members[a]
+		}
+	}
+	return t.post(place{p.c, all}, before, e, true)
 }
 
 // Uncorrected is the state before a correction, from the state after it: for who
@@ -149,6 +171,21 @@ func Uncorrected(v View, s *core.State, ch core.Change) (*core.State, error) {
 		before.Apply(&e)
 	}
 	return before, nil
+}
+
+// displaced are those who live here and are not in a conversation by what it was
+// corrected to, if before they were something else in it.
+func (h *Hub) displaced(before, after *core.State, list []core.Correction) (out []core.Address) {
+	for _, c := range list {
+		if c.Kind != string(core.KindMembership) {
+			continue
+		}
+		a, err := core.ParseAddress(c.Key)
+		if now := after.Standing(a); err == nil && h.ours(a) && now != core.Joined && now != before.Standing(a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // accepted fills in what the hub adds to a membership that an authority

@@ -79,7 +79,8 @@ func (h *Hub) HistoryIn(v View, who core.Address, q Query) ([]core.Event, error)
 }
 
 // Readable leaves of events those that who may read and whose senders she does
-// not block. With a conversation it refuses one who was never in it.
+// not block, without the state in which a room was found. With a conversation it
+// refuses one who was never in it.
 func (h *Hub) Readable(v View, who core.Address, conv core.ConvID, events []core.Event) ([]core.Event, error) {
 	rules := map[core.ConvID]*readable{}
 	if conv != "" {
@@ -96,6 +97,9 @@ func (h *Hub) Readable(v View, who core.Address, conv core.ConvID, events []core
 	events = slices.DeleteFunc(events, func(e core.Event) bool {
 		if failed != nil {
 			return false
+		}
+		if Found(&e) {
+			return true
 		}
 		r := rules[e.Conv]
 		if r == nil {
