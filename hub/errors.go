@@ -23,6 +23,8 @@ const (
 	TooMany     Code = "limit-exceeded"
 	Gone        Code = "gone"
 	Unable      Code = "unavailable"
+	Unreachable Code = "unreachable" // the other server, now
+	NoServer    Code = "no-server"   // there is none of that name
 )
 
 // Refusal is the error of every command that was understood and not done. Text

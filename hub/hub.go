@@ -86,6 +86,7 @@ type Hub struct {
 	carriers  map[core.Network]Carrier
 	informers map[core.Network]Informer
 	remotes   map[core.Network]Remote
+	follower  Follower
 
 	bus         Bus
 	unsubscribe func()

@@ -25,6 +25,9 @@ type EventNews struct {
 	Before *core.State
 	// Aside says that this state event is no part of the state: see [Draft].
 	Aside bool
+	// Again says that it is no news, but that more is known of it: see
+	// [Hub.Retell].
+	Again bool
 }
 
 // ReadingNews is a receipt, somebody else's or (Own) of the account itself.

@@ -109,6 +109,8 @@ var refusals = map[hub.Code]struct {
 	hub.TooMany:     {http.StatusTooManyRequests, LimitExceeded},
 	hub.Gone:        {http.StatusNotFound, NotFound},
 	hub.Unable:      {http.StatusServiceUnavailable, Unknown},
+	hub.Unreachable: {http.StatusBadGateway, Unknown},
+	hub.NoServer:    {http.StatusBadGateway, Unknown},
 }
 
 // statusGone is logged for a client that went away before its answer.

@@ -333,6 +333,7 @@ func refusal(err error) error {
 		"conflict": hub.Conflict, "item-not-found": hub.NotFound, "gone": hub.Gone, "not-allowed": hub.Forbidden,
 		"not-acceptable": hub.NotMember, "service-unavailable": hub.Unable, "jid-malformed": hub.Bad, "bad-request": hub.Bad,
 		"policy-violation": hub.Forbidden, "resource-constraint": hub.TooMany,
+		"remote-server-timeout": hub.Unreachable, "remote-server-not-found": hub.NoServer,
 	}[e.Name]
 	if !ok {
 		code = hub.Unable

@@ -56,6 +56,8 @@ var conditions = map[hub.Code]Condition{
 	hub.TooMany:     ResourceConstraint,
 	hub.Gone:        GoneError,
 	hub.Unable:      ServiceUnavailable,
+	hub.Unreachable: RemoteServerTimeout,
+	hub.NoServer:    RemoteServerNotFound,
 }
 
 // ErrorOf makes the stanza error that tells err: a refusal by the table with its words, an [*Error] as itself, anything else as an
