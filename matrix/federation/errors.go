@@ -3,7 +3,9 @@ package federation
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Error is an answer other than 200: what another server answered, or what we
@@ -29,6 +31,24 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("%d %s: %s", e.Status, e.Errcode, e.Text)
 	}
 	return fmt.Sprintf("%s answered %d %s: %.200s", e.Server, e.Status, e.Errcode, e.Text)
+}
+
+// maxWords is how much of another server's words people are told, in bytes.
+const maxWords = 200
+
+// Words is the text of another server's answer as people may be told it: on one
+// line, and not long.
+func (e *Error) Words() string {
+	s := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(e.Text, ""))
+	if s = strings.TrimSpace(s); len(s) > maxWords {
+		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	}
+	return s
 }
 
 // Errorf makes an [Error] of ours.

@@ -55,6 +55,12 @@ func (s *Rooms) enter(r *client.Request, idOrAlias string) (any, error) {
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
+	if out, err := s.outside(r.Context(), idOrAlias, r.Account); err != nil {
+		return nil, err
+	} else if out {
+		conv, err := s.door.Join(r.Context(), idOrAlias, via(r), hub.JoinRequest{Who: r.Account, Reason: body.Reason, From: r.Device})
+		return s.entered(r.Context(), conv, err)
+	}
 	rm, err := s.reach(r.Context(), idOrAlias, r.Account)
 	if err != nil {
 		return nil, err
@@ -76,7 +82,14 @@ func (s *Rooms) knock(r *client.Request) (any, error) {
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	rm, err := s.locate(r.Context(), r.Var("roomIdOrAlias"), r.Account)
+	name := r.Var("roomIdOrAlias")
+	if out, err := s.outside(r.Context(), name, r.Account); err != nil {
+		return nil, err
+	} else if out {
+		conv, err := s.door.Knock(r.Context(), name, via(r), r.Account, body.Reason)
+		return s.entered(r.Context(), conv, err)
+	}
+	rm, err := s.locate(r.Context(), name, r.Account)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,444 @@
+package joining
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"parley/core"
+	"parley/hub"
+	"parley/matrix/federation"
+	"parley/matrix/shared"
+	"parley/matrix/wire"
+)
+
+// Network implements [hub.Remote].
+func (j *Joining) Network() core.Network { return core.Matrix }
+
+// noneIs makes nothing of [hub.ErrNone].
+func noneIs(err error) error {
+	if errors.Is(err, hub.ErrNone) {
+		return nil
+	}
+	return err
+}
+
+// Resolve asks an alias's server for the room to which it leads, and the servers
+// that are in it.
+//
+// spec: MX 1.19 SS §20
+func (j *Joining) Resolve(ctx context.Context, alias string) (roomID string, servers []string, err error) {
+	_, server, err := wire.ParseAlias(alias)
+	if err != nil {
+		return "", nil, hub.Refuse(hub.Bad, "%.300q is no room alias", alias)
+	}
+	raw, err := j.cfg.Client.Do(ctx, federation.Call{
+		Origin: j.cfg.Domains[0], Destination: server, Method: http.MethodGet, Insist: true,
+		URI:       federation.URI(url.Values{"room_alias": {alias}}, "_matrix", "federation", "v1", "query", "directory"),
+		MaxAnswer: maxInvite, Timeout: j.cfg.AskTimeout,
+	})
+	if e, ok := errors.AsType[*federation.Error](err); ok && e.Status == http.StatusNotFound {
+		return "", nil, hub.Refuse(hub.NotFound, "there is no room %.300s", alias)
+	}
+	if err != nil {
+		j.cfg.Log.Info("a room alias cannot be looked up", "alias", alias, "err", err)
+		return "", nil, hub.Refuse(hub.Unable, "%s does not say to which room %.300s leads", server, alias)
+	}
+	var answer struct {
+		RoomID  string   `json:"room_id"`
+		Servers []string `json:"servers"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || wire.CheckRoomID(answer.RoomID) != nil {
+		return "", nil, hub.Refuse(hub.Unable, "%s answers with what it must not", server)
+	}
+	return answer.RoomID, candidates(func(string) bool { return false }, answer.Servers, []string{server}), nil
+}
+
+// alias spells the address of a room of another Matrix server.
+func (j *Joining) alias(ctx context.Context, room core.Address) (alias string, known core.ConvID, err error) {
+	err = j.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
+		if alias = j.cfg.Mirror.Names(v).Alias(room); alias == "" {
+			return hub.Refuse(hub.NotFound, "there is no room %s", room.Bare())
+		}
+		known, err = v.ConversationAt(room)
+		return noneIs(err)
+	})
+	return alias, known, err
+}
+
+// Enter implements [hub.Remote].
+func (j *Joining) Enter(ctx context.Context, room core.Address, r hub.JoinRequest) (core.ConvID, error) {
+	alias, _, err := j.alias(ctx, room)
+	if err != nil {
+		return "", err
+	}
+	return j.Join(ctx, alias, nil, r)
+}
+
+// Look implements [hub.Remote]. What is in a room is only known to who is in it,
+// so it finds those in which one of ours is or was, or to which one was invited.
+func (j *Joining) Look(ctx context.Context, _, room core.Address) (core.ConvID, error) {
+	alias, known, err := j.alias(ctx, room)
+	if err != nil || known != "" {
+		return known, err
+	}
+	roomID, _, err := j.Resolve(ctx, alias)
+	if err != nil {
+		return "", err
+	}
+	err = j.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
+		known, err = v.ConversationNative(core.Matrix, roomID)
+		return err
+	})
+	if errors.Is(err, hub.ErrNone) {
+		err = hub.Refuse(hub.NotFound, "there is no room %s", room.Bare())
+	}
+	return known, err
+}
+
+// Older implements [hub.Remote].
+func (j *Joining) Older(ctx context.Context, c core.Conversation, limit int) (bool, error) {
+	if j.cfg.History == nil {
+		return false, nil
+	}
+	return j.cfg.History.Older(ctx, c, limit)
+}
+
+// Join makes one a member of a room that is named by its ID or an alias. via are
+// servers that are said to be in it. r.Conv is not looked at.
+func (j *Joining) Join(ctx context.Context, idOrAlias string, via []string, r hub.JoinRequest) (core.ConvID, error) {
+	a, way, err := j.find(ctx, idOrAlias, via, r.Who, join)
+	if err != nil {
+		return "", err
+	}
+	if way.here {
+		r.Conv = way.conv
+		_, err := j.cfg.Hub.Accept(ctx, r)
+		return way.conv, err
+	}
+	a.member.Name, a.member.Reason, a.native = r.Name, r.Reason, r.Native
+	if a.member.Name == "" {
+		a.member.Name, a.member.Avatar = way.profile.Name, way.profile.Avatar
+	}
+	conv, err := j.enter(ctx, a, way)
+	if err != nil || r.With == nil {
+		return conv, err
+	}
+	return conv, j.cfg.Hub.Write(ctx, func(tx hub.Tx) error {
+		s, err := tx.State(conv)
+		if err != nil {
+			return err
+		}
+		e, err := tx.Event(s.Members[r.Who].Event)
+		if err != nil {
+			return err
+		}
+		return r.With(tx, &e)
+	})
+}
+
+// Knock asks to be invited to a room that is named by its ID or an alias.
+func (j *Joining) Knock(ctx context.Context, idOrAlias string, via []string, who core.Address, reason string) (core.ConvID, error) {
+	a, way, err := j.find(ctx, idOrAlias, via, who, knock)
+	if err != nil {
+		return "", err
+	}
+	a.member.Reason = reason
+	if way.here {
+		_, err := j.cfg.Hub.Submit(ctx, hub.Draft{Conv: way.conv, Sender: who, Content: a.member})
+		return way.conv, err
+	}
+	a.member.Name, a.member.Avatar = way.profile.Name, way.profile.Avatar
+	var conv core.ConvID
+	err = j.detached(ctx, func(ctx context.Context) error {
+		return j.byAny(ctx, a, way.servers, func(server string) (err error) {
+			conv, err = j.knockBy(ctx, server, a)
+			return err
+		})
+	})
+	return conv, err
+}
+
+// way is how one gets into a room.
+type way struct {
+	// here says that one of ours is in it, so that it is decided here.
+	here    bool
+	conv    core.ConvID // where the room is known
+	at      core.Address
+	servers []string
+	profile core.Profile
+	// invited is when one was invited to it; zero if one is not.
+	invited time.Time
+}
+
+// find makes up a request and finds whom to ask.
+func (j *Joining) find(ctx context.Context, idOrAlias string, via []string, who core.Address, k *kind) (*asking, way, error) {
+	var w way
+	roomID, servers := idOrAlias, []string(nil)
+	if strings.HasPrefix(idOrAlias, "#") {
+		var err error
+		if roomID, servers, err = j.Resolve(ctx, idOrAlias); err != nil {
+			return nil, w, err
+		}
+	}
+	if err := wire.CheckRoomID(roomID); err != nil {
+		return nil, w, hub.Refuse(hub.Bad, "%.300q is no room ID or alias", roomID)
+	}
+	a := &asking{kind: k, roomID: roomID, who: who, member: core.Membership{Target: who, Standing: core.Standing(k.membership)}}
+	err := j.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
+		names := j.cfg.Mirror.Names(v)
+		if idOrAlias != roomID {
+			if w.at, err = names.RoomAddress(idOrAlias); err != nil || w.at.IsLocal() {
+				return hub.Refuse(hub.NotFound, "there is no room %.300s", idOrAlias)
+			}
+		}
+		if w.profile, err = v.Profile(who); err != nil {
+			return err
+		}
+		known, err := j.known(v, &w, roomID, who)
+		if w.servers = candidates(j.ours, via, servers, known); err != nil {
+			return err
+		}
+		a.userID, _ = names.UserID(who)
+		return nil
+	})
+	return a, w, err
+}
+
+// known fills in what is known of a room here, and returns the servers that may be
+// in it.
+func (j *Joining) known(v hub.View, w *way, roomID string, who core.Address) ([]string, error) {
+	_, maker, _ := strings.Cut(roomID, ":")
+	id, err := v.ConversationNative(core.Matrix, roomID)
+	if err != nil {
+		return []string{maker}, noneIs(err)
+	}
+	c, err := v.Conversation(id)
+	if err != nil {
+		return nil, err
+	}
+	s, err := v.State(id)
+	if err != nil {
+		return nil, err
+	}
+	w.conv, w.here = id, c.Authority != core.Graph || j.anyOurs(s)
+	if m := s.Members[who]; m.Standing == core.Invited {
+		e, err := v.Event(m.Event)
+		if err != nil {
+			return nil, err
+		}
+		w.invited = e.Time
+	}
+	return append(likely(c, s, who), maker), nil
+}
+
+func (j *Joining) anyOurs(s *core.State) bool {
+	return slices.ContainsFunc(s.Joined(), func(m core.Member) bool {
+		return m.Address.Network != core.Matrix || j.ours(m.Address.Domain)
+	})
+}
+
+// likely are the servers that may be in a room, the best first: that of who
+// invited one, those of members, by their level, and that of who made it.
+func likely(c core.Conversation, s *core.State, who core.Address) []string {
+	var out []string
+	add := func(a core.Address) {
+		if a.Network == core.Matrix && a.Domain != "" && !slices.Contains(out, a.Domain) {
+			out = append(out, a.Domain)
+		}
+	}
+	add(s.Members[who].By)
+	joined := s.Joined()
+	slices.SortStableFunc(joined, func(a, b core.Member) int {
+		return int(min(max(s.Level(b.Address)-s.Level(a.Address), -1), 1))
+	})
+	for _, m := range joined {
+		if add(m.Address); len(out) >= maxCandidates {
+			break
+		}
+	}
+	add(c.Creator)
+	return out
+}
+
+// Ask implements [hub.Remote]: it is one's own membership in a room that has to be
+// asked for.
+func (j *Joining) Ask(ctx context.Context, c core.Conversation, s *core.State, d hub.Draft) error {
+	m, ok := d.Content.(core.Membership)
+	k := map[core.Standing]*kind{core.Joined: join, core.Left: leave, core.Knocked: knock}[m.Standing]
+	if !ok || m.Target != d.Sender || k == nil {
+		return hub.ErrAsk
+	}
+	a := &asking{kind: k, roomID: c.Native[core.Matrix], who: d.Sender, member: m, native: d.Native}
+	w := way{conv: c.ID}
+	err := j.cfg.Hub.Read(ctx, func(v hub.View) error {
+		a.userID, _ = j.cfg.Mirror.Names(v).UserID(d.Sender)
+		known, err := j.known(v, &w, a.roomID, d.Sender)
+		if err != nil {
+			return err
+		}
+		others, err := j.cfg.Outbox.Servers(v, c.ID)
+		w.servers = candidates(j.ours, known, others)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch k {
+	case join:
+		_, err = j.enter(ctx, a, w)
+	case leave:
+		err = j.depart(ctx, a, w)
+	case knock:
+		err = j.detached(ctx, func(ctx context.Context) error {
+			return j.byAny(ctx, a, w.servers, func(server string) error {
+				_, err := j.knockBy(ctx, server, a)
+				return err
+			})
+		})
+	}
+	return err
+}
+
+// A server that has invited somebody asks hers first and knows it afterwards: one
+// who follows at once may be there before it does.
+const (
+	fresh     = time.Minute
+	lingering = 3 // times
+)
+
+// enter enters a room, once at a time for each of ours.
+func (j *Joining) enter(ctx context.Context, a *asking, w way) (conv core.ConvID, err error) {
+	err = j.detached(ctx, func(ctx context.Context) error {
+		open, err := j.queue(ctx, door{a.roomID, a.userID})
+		if err != nil {
+			return err
+		}
+		defer open()
+		if conv, err = j.joined(ctx, a); err != nil || conv != "" {
+			return err // by who was before us in the queue
+		}
+		for i := 0; ; i++ {
+			err := j.byAny(ctx, a, w.servers, func(server string) (err error) {
+				conv, err = j.enterBy(ctx, server, a, w.at)
+				return err
+			})
+			if hub.CodeOf(err) != hub.Forbidden || i == lingering || time.Since(w.invited) > fresh {
+				return err
+			}
+			if !pause(ctx, j.cfg.Linger<<i) {
+				return ctx.Err()
+			}
+		}
+	})
+	return conv, err
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// joined is the conversation of a room in which one is already; "" if she is not.
+func (j *Joining) joined(ctx context.Context, a *asking) (conv core.ConvID, err error) {
+	err = j.cfg.Hub.Read(ctx, func(v hub.View) error {
+		id, err := v.ConversationNative(core.Matrix, a.roomID)
+		if err != nil {
+			return noneIs(err)
+		}
+		s, err := v.State(id)
+		if err == nil && s.Standing(a.who) == core.Joined {
+			conv = id
+		}
+		return err
+	})
+	return conv, err
+}
+
+// queue waits until nobody else enters through the same door, and there is room.
+func (j *Joining) queue(ctx context.Context, d door) (open func(), err error) {
+	for {
+		j.mu.Lock()
+		wait := j.doors[d]
+		if wait == nil {
+			mine := make(chan struct{})
+			j.doors[d] = mine
+			j.mu.Unlock()
+			open = func() {
+				j.mu.Lock()
+				delete(j.doors, d)
+				j.mu.Unlock()
+				close(mine)
+			}
+			break
+		}
+		j.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	leave := open
+	select {
+	case j.slots <- struct{}{}:
+		return func() { <-j.slots; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// depart leaves a room in which none of ours is: an invitation is declined, a
+// knock taken back. If no server takes it, it is so here alone: nobody has to keep
+// an invitation because a server is gone.
+//
+// spec: MX 1.19 SS §13
+func (j *Joining) depart(ctx context.Context, a *asking, w way) error {
+	return j.detached(ctx, func(ctx context.Context) error {
+		var pdu *wire.PDU
+		err := j.byAny(ctx, a, w.servers, func(server string) (err error) {
+			pdu, err = j.leaveBy(ctx, server, a)
+			return err
+		})
+		if hub.CodeOf(err) != "" {
+			pdu, err = j.alone(ctx, a, w.conv)
+		}
+		if err != nil {
+			return err
+		}
+		return j.cfg.Rooms.Turn(ctx, func(t *shared.Turn) error { return t.Declined(w.conv, pdu) })
+	})
+}
+
+// alone is a leave that no server has taken: it follows the event that it undoes,
+// and is for clients here.
+func (j *Joining) alone(ctx context.Context, a *asking, conv core.ConvID) (*wire.PDU, error) {
+	var t template
+	err := j.cfg.Hub.Read(ctx, func(v hub.View) error {
+		e, err := j.cfg.Mirror.StateEvent(v, conv, wire.TypeMember, a.userID)
+		if errors.Is(err, hub.ErrNone) {
+			return hub.Refuse(hub.NotMember, "you are not in this room")
+		}
+		if err == nil {
+			t = template{version: e.Version, prev: []string{e.EventID}, auth: []string{e.EventID}, depth: e.Depth + 1}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return j.build(ctx, a, &t)
+}
