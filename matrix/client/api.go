@@ -67,6 +67,8 @@ type API struct {
 	tokens tokenCache
 	uia    uiaSessions
 	locks  locks
+	// profiles asks other Matrix servers; nil where there are none.
+	profiles Profiles
 	// pending are the files that were promised.
 	pending pendingUploads
 }

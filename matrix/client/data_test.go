@@ -175,9 +175,12 @@ func TestOpenID(t *testing.T) { each(t, testOpenID) }
 func testOpenID(t *testing.T, s *server) {
 	alice := s.login("alice", "A")
 	a := alice.post("/user/"+alice.id+"/openid/request_token", object{}).ok()
-	const info = "/_matrix/federation/v1/openid/userinfo?access_token="
-	s.nobody().do("GET", info+a["access_token"].(string), nil).want(`"@alice:example.org"`, "sub")
-	s.nobody().do("GET", info+"x", nil).fails(401, client.UnknownToken)
+	if who, err := s.api.OpenIDUser(t.Context(), a["access_token"].(string)); err != nil || who != "@alice:example.org" {
+		t.Errorf("%q, %v", who, err)
+	}
+	if who, err := s.api.OpenIDUser(t.Context(), "x"); err == nil {
+		t.Errorf("a token that was never given is %q", who)
+	}
 	// It opens nothing else.
 	(&user{server: s, token: a["access_token"].(string)}).get("/account/whoami").fails(401, client.UnknownToken)
 }

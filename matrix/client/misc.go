@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,24 +63,25 @@ func (a *API) openid(r *Request) (any, error) {
 	}, err
 }
 
-// openidUser says to another service whose OpenID token it has.
+// OpenIDUser is the user ID of the account whose OpenID token another service
+// has.
 //
 // spec: MX 1.19 SS §21
-func (a *API) openidUser(r *Request) (any, error) {
+func (a *API) OpenIDUser(ctx context.Context, token string) (string, error) {
 	var account string
-	err := a.hub.Read(r.Context(), func(v hub.View) error {
+	err := a.hub.Read(ctx, func(v hub.View) error {
 		found, err := row(v, into(&account), `SELECT account FROM mxc_openid WHERE hash = $1 AND expires > $2`,
-			digest(r.Query("access_token")), now().UnixMilli())
+			digest(token), now().UnixMilli())
 		if err == nil && !found {
 			return unknownToken(false)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	who, err := core.ParseAddress(account)
-	return map[string]string{"sub": a.UserID(who)}, err
+	return a.UserID(who), err
 }
 
 // empty answers {}: there are no bridges to list and no servers for calls.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -27,6 +28,17 @@ const (
 // customField is what the name of any other field looks like.
 var customField = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
 
+// Profiles asks other Matrix servers how their users appear.
+type Profiles interface {
+	// Ask returns the fields of a profile, which are of the form that they
+	// should have. What matters to other networks is kept by the hub. fresh is
+	// called before another server is bothered, and may refuse that.
+	Ask(ctx context.Context, who core.Address, fresh func() error) (map[string]json.RawMessage, error)
+}
+
+// UseProfiles has other servers asked, from before the first request on.
+func (a *API) UseProfiles(p Profiles) { a.profiles = p }
+
 // profileOf reads a profile. Only who has logged in is told: this server is no
 // directory for the world.
 //
@@ -39,8 +51,17 @@ func (a *API) profileOf(r *Request) (map[string]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	if who.Network == core.Matrix && a.profiles != nil {
+		return a.profiles.Ask(r.Context(), who, func() error { return r.Take(Searches) })
+	}
+	return a.ProfileHere(r.Context(), who)
+}
+
+// ProfileHere is a profile as far as it is known here: of an account, or of
+// somebody of another network. [hub.ErrNone] where there is no such account.
+func (a *API) ProfileHere(ctx context.Context, who core.Address) (map[string]json.RawMessage, error) {
 	fields := map[string]json.RawMessage{}
-	err = a.hub.Read(r.Context(), func(v hub.View) error {
+	err := a.hub.Read(ctx, func(v hub.View) error {
 		if who.IsLocal() {
 			if _, err := v.Account(who); err != nil {
 				return err
@@ -63,6 +84,47 @@ func (a *API) profileOf(r *Request) (map[string]json.RawMessage, error) {
 	})
 	return fields, err
 }
+
+// ReadProfile reads what another server says of a profile: the fields that can
+// be ones, and what the hub keeps of them.
+//
+// spec: MX 1.19 SS §20
+func (a *API) ReadProfile(answer []byte) (map[string]json.RawMessage, core.Profile, error) {
+	var all map[string]json.RawMessage
+	if len(answer) > maxProfile {
+		return nil, core.Profile{}, errProfileTooLarge()
+	}
+	if err := DecodeJSON(answer, &all); err != nil {
+		return nil, core.Profile{}, err
+	}
+	var p core.Profile
+	for name, value := range all {
+		var text string
+		known := name == fieldName || name == fieldAvatar
+		if checkField(name) != nil || string(value) == "null" || known && json.Unmarshal(value, &text) != nil {
+			delete(all, name)
+			continue
+		}
+		switch name {
+		case fieldName:
+			if p.Name = clean(text); len(p.Name) > maxDisplayName {
+				p.Name = ""
+			}
+		case fieldAvatar:
+			if f, err := a.File(text); err == nil {
+				p.Avatar = &f
+			}
+		}
+	}
+	for _, name := range []string{fieldName, fieldAvatar} {
+		delete(all, name)
+	}
+	return all, p, a.putProfile(all, p)
+}
+
+// maxDisplayName is how long the name of one on another server may be, in
+// bytes: as long as that of an account.
+const maxDisplayName = 256
 
 // putProfile spells what the hub knows of a profile.
 func (a *API) putProfile(fields map[string]json.RawMessage, p core.Profile) (err error) {

@@ -84,7 +84,6 @@ func (a *API) userRoutes() []Route {
 		{Method: get, Path: user + "/filter/{filterId}", Handler: a.getFilter},
 
 		{Method: post, Path: user + "/openid/request_token", Limit: Writes, Handler: a.openid},
-		{Method: get, Path: "/_matrix/federation/v1/openid/userinfo", Auth: None, Limit: Reads, Handler: a.openidUser},
 		{Method: get, Path: v3 + "/voip/turnServer", Handler: empty},
 		{Method: get, Path: v3 + "/thirdparty/protocols", Handler: empty},
 	}

@@ -1,6 +1,7 @@
 package rooms
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -36,14 +37,30 @@ func (s *Rooms) directoryRoutes() []client.Route {
 //
 // spec: MX 1.19 CS §8.3
 func (s *Rooms) lookUp(r *client.Request) (any, error) {
-	if !strings.HasPrefix(r.Var("roomAlias"), "#") {
+	alias := r.Var("roomAlias")
+	if !strings.HasPrefix(alias, "#") {
 		return nil, badParam("A room alias begins with #.")
 	}
-	rm, err := s.reach(r.Context(), r.Var("roomAlias"), r.Account)
+	if a, err := s.alias(r.Context(), alias); err == nil && s.abroad(r, a) {
+		if err := r.Take(client.Searches); err != nil {
+			return nil, err
+		}
+		id, servers, err := s.directory.Resolve(r.Context(), alias)
+		if err != nil {
+			return nil, err
+		}
+		return object{"room_id": id, "servers": servers}, nil
+	}
+	rm, err := s.reach(r.Context(), alias, r.Account)
 	if err != nil {
 		return nil, err
 	}
-	return object{"room_id": rm.id, "servers": []string{s.config.Server}}, nil
+	servers := []string{}
+	err = s.hub.Read(r.Context(), func(v hub.View) error {
+		servers, err = s.serversOf(v, rm)
+		return err
+	})
+	return object{"room_id": rm.id, "servers": servers}, err
 }
 
 // putAlias makes an alias lead to a room in which one is.
@@ -193,86 +210,112 @@ func (s *Rooms) setListed(r *client.Request) (any, error) {
 	return nil, s.hub.Write(r.Context(), func(tx hub.Tx) error { return tx.SetPublic(conv, body.Visibility == "public") })
 }
 
-// publicRequest is what one looks for in the directory.
-type publicRequest struct {
-	Limit  int    `json:"limit"`
-	Since  string `json:"since"`
-	Server string `json:"server"`
-	Filter struct {
-		Term  string     `json:"generic_search_term"`
-		Types *[]*string `json:"room_types"`
-	} `json:"filter"`
+// PublicQuery is what one looks for in the directory of a server.
+//
+// spec: MX 1.19 CS §8.6
+type PublicQuery struct {
+	Limit  int          `json:"limit,omitempty"`
+	Since  string       `json:"since,omitempty"`
+	Filter PublicFilter `json:"filter,omitzero"`
 }
 
-// publicRooms lists the directory, the largest rooms first.
+// PublicFilter chooses rooms; nil in Types is a room without a type.
+type PublicFilter struct {
+	Term  string     `json:"generic_search_term,omitempty"`
+	Types *[]*string `json:"room_types,omitempty"`
+}
+
+// PublicPage is a page of such a directory.
+type PublicPage struct {
+	Chunk []Summary `json:"chunk"`
+	Next  string    `json:"next_batch,omitempty"`
+	Prev  string    `json:"prev_batch,omitempty"`
+	Total int       `json:"total_room_count_estimate"`
+}
+
+// MaxPublicRooms is how many rooms a page has at the most.
+const MaxPublicRooms = 500
+
+// publicRooms lists the directory of this server or of another one.
 //
 // spec: MX 1.19 CS §8.6
 func (s *Rooms) publicRooms(r *client.Request) (any, error) {
-	body, err := publicQuery(r)
+	q, server, err := publicQuery(r)
 	if err != nil {
 		return nil, err
 	}
-	if body.Server != "" && !s.hub.Hosts(body.Server) {
-		return nil, notFound("This server does not know the rooms of %.300s.", body.Server)
+	if server == "" || s.hub.Hosts(server) {
+		return s.PublicRooms(r.Context(), q, func(core.Conversation) bool { return true })
 	}
-	start, err := offset(body.Since)
+	if !s.abroad(r, core.Address{Network: core.Matrix, Domain: server}) {
+		return nil, notFound("This server does not know the rooms of %.300s.", server)
+	}
+	return s.directory.PublicRooms(r.Context(), server, q)
+}
+
+// PublicRooms lists those rooms of the directory that may be shown, the largest
+// first.
+//
+// spec: MX 1.19 SS §15
+func (s *Rooms) PublicRooms(ctx context.Context, q PublicQuery, show func(core.Conversation) bool) (PublicPage, error) {
+	start, err := offset(q.Since)
 	if err != nil {
-		return nil, err
+		return PublicPage{}, err
 	}
-	var all []summary
-	err = s.hub.Read(r.Context(), func(v hub.View) error {
+	var all []Summary
+	err = s.hub.Read(ctx, func(v hub.View) error {
 		ids, err := v.PublicRooms()
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
+			c, err := v.Conversation(id)
+			if err != nil {
+				return err
+			}
+			if !show(c) {
+				continue
+			}
 			sum, err := s.summarise(v, id)
 			if err != nil {
 				return err
 			}
-			if body.wants(sum) {
+			if q.wants(sum) {
 				all = append(all, sum)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return PublicPage{}, err
 	}
-	slices.SortStableFunc(all, func(a, b summary) int { return b.Members - a.Members })
-	end := min(start+body.Limit, len(all))
+	slices.SortStableFunc(all, func(a, b Summary) int { return b.Members - a.Members })
+	end := min(start+q.Limit, len(all))
 	start = min(start, end)
-	page := all[start:end]
-	if page == nil {
-		page = []summary{}
-	}
-	answer := object{"chunk": page, "total_room_count_estimate": len(all)}
+	page := PublicPage{Chunk: append([]Summary{}, all[start:end]...), Total: len(all)}
 	if end < len(all) {
-		answer["next_batch"] = strconv.Itoa(end)
+		page.Next = strconv.Itoa(end)
 	}
 	if start > 0 {
-		answer["prev_batch"] = strconv.Itoa(max(start-body.Limit, 0))
+		page.Prev = strconv.Itoa(max(start-q.Limit, 0))
 	}
-	return answer, nil
+	return page, nil
 }
 
 // publicQuery reads the request in either of its forms.
-func publicQuery(r *client.Request) (b publicRequest, err error) {
-	const usual, most = 50, 500
+func publicQuery(r *client.Request) (q PublicQuery, server string, err error) {
+	const usual = 50
 	if r.HTTP.Method == http.MethodPost {
-		err = r.JSON(&b)
+		err = r.JSON(&q)
 	} else {
-		b.Since = r.Query("since")
-		b.Limit, err = r.QueryInt("limit", usual, 1, most)
+		q.Since = r.Query("since")
+		q.Limit, err = r.QueryInt("limit", usual, 1, MaxPublicRooms)
 	}
-	if b.Server == "" {
-		b.Server = r.Query("server")
+	if q.Limit <= 0 {
+		q.Limit = usual
 	}
-	if b.Limit <= 0 {
-		b.Limit = usual
-	}
-	b.Limit = min(b.Limit, most)
-	return b, err
+	q.Limit = min(q.Limit, MaxPublicRooms)
+	return q, r.Query("server"), err
 }
 
 // offset reads the token of a list that is paged by counting.
@@ -288,13 +331,13 @@ func offset(token string) (int, error) {
 }
 
 // wants holds a room to what is looked for, without regard to case.
-func (b *publicRequest) wants(sum summary) bool {
-	if b.Filter.Types != nil && !slices.ContainsFunc(*b.Filter.Types, func(t *string) bool {
+func (q *PublicQuery) wants(sum Summary) bool {
+	if q.Filter.Types != nil && !slices.ContainsFunc(*q.Filter.Types, func(t *string) bool {
 		return t == nil && sum.Type == "" || t != nil && *t == sum.Type
 	}) {
 		return false
 	}
-	term := strings.ToLower(b.Filter.Term)
+	term := strings.ToLower(q.Filter.Term)
 	for _, text := range []string{sum.Name, sum.Topic, sum.Alias} {
 		if strings.Contains(strings.ToLower(text), term) {
 			return true

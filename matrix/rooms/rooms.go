@@ -30,6 +30,10 @@ type Rooms struct {
 	mirror *mirror.Mirror
 	config Config
 	log    *slog.Logger
+	// directory asks other Matrix servers; nil where there are none.
+	directory Directory
+	// door gets people into rooms of other servers; nil where there are none.
+	door Door
 }
 
 // New makes a Rooms on a hub and its Matrix mirror.

@@ -1,23 +1,18 @@
 package rooms
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"slices"
-	"strconv"
-	"strings"
 
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/client"
-	"parley/matrix/mirror"
 )
 
-// summary is a room as those see it who are not in it.
+// Summary is a room as those see it who are not in it.
 //
 // spec: MX 1.19 CS §8.6
-type summary struct {
+type Summary struct {
 	RoomID     string   `json:"room_id"`
 	Name       string   `json:"name,omitempty"`
 	Topic      string   `json:"topic,omitempty"`
@@ -32,23 +27,39 @@ type summary struct {
 	Encryption string   `json:"encryption,omitempty"`
 	Allowed    []string `json:"allowed_room_ids,omitempty"`
 
-	Membership string            `json:"membership,omitempty"`
-	Children   []json.RawMessage `json:"children_state,omitempty"`
+	Membership string `json:"membership,omitempty"`
+}
+
+// SpaceRoom is a summary with what a space says of its rooms: stripped events.
+type SpaceRoom struct {
+	Summary
+	Children []json.RawMessage `json:"children_state"`
+}
+
+// Space is what a server tells another of a room, which may be a space.
+//
+// spec: MX 1.19 SS §16
+type Space struct {
+	Room SpaceRoom `json:"room"`
+	// Children are those of its rooms that the other may find; Inaccessible are
+	// those that it may not.
+	Children     []Summary `json:"children"`
+	Inaccessible []string  `json:"inaccessible_children"`
 }
 
 // summarise reads a room's summary.
-func (s *Rooms) summarise(v hub.View, id core.ConvID) (summary, error) {
+func (s *Rooms) summarise(v hub.View, id core.ConvID) (Summary, error) {
 	c, err := v.Conversation(id)
 	if err != nil {
-		return summary{}, err
+		return Summary{}, err
 	}
 	state, err := v.State(id)
 	if err != nil {
-		return summary{}, err
+		return Summary{}, err
 	}
 	names := s.mirror.Names(v)
-	sum := summary{
-		RoomID: c.Native[core.Matrix], Name: state.Name, Topic: state.Topic, Members: len(state.Joined()),
+	sum := Summary{
+		RoomID: c.Native[core.Matrix], Name: state.Name, Topic: state.Topic, Members: countJoined(state),
 		World: state.Visibility == core.VisibleWorld, JoinRule: string(state.JoinRule),
 		Type: state.Creation.Type, Version: state.Creation.Version, Allowed: state.Allow,
 	}
@@ -64,6 +75,16 @@ func (s *Rooms) summarise(v hub.View, id core.ConvID) (summary, error) {
 		sum.Encryption = state.Encryption.Scheme
 	}
 	return sum, nil
+}
+
+// countJoined counts without the sorting of [core.State.Joined].
+func countJoined(state *core.State) (n int) {
+	for _, m := range state.Members {
+		if m.Standing == core.Joined {
+			n++
+		}
+	}
+	return n
 }
 
 // mayFind reports whether one may see a room's summary.
@@ -83,15 +104,7 @@ func (s *Rooms) mayFind(v hub.View, rm *room) (bool, error) {
 	case core.JoinPublic, core.JoinKnock, core.JoinKnockRestricted:
 		return true, nil
 	case core.JoinRestricted:
-		for _, other := range rm.state.Allow {
-			o, err := find(v, other, rm.who)
-			if err == nil && o.joined() {
-				return true, nil
-			}
-			if err != nil && !errors.Is(err, hub.ErrNone) {
-				return false, err
-			}
-		}
+		return joinedAny(v, rm.state.Allow, rm.who)
 	}
 	return false, nil
 }
@@ -100,10 +113,13 @@ func (s *Rooms) mayFind(v hub.View, rm *room) (bool, error) {
 //
 // spec: MX 1.19 CS §8.7
 func (s *Rooms) roomSummary(r *client.Request) (any, error) {
-	var sum summary
+	var sum Summary
+	unknown, idOrAlias := false, r.Var("roomIdOrAlias")
 	err := s.hub.Read(r.Context(), func(v hub.View) error {
-		rm, err := s.resolve(v, r.Var("roomIdOrAlias"), r.Account)
+		rm, err := s.resolve(v, idOrAlias, r.Account)
 		if err != nil {
+			e, ok := errors.AsType[*client.Error](err)
+			unknown = ok && e.Errcode == client.NotFound
 			return err
 		}
 		ok, err := s.mayFind(v, rm)
@@ -118,189 +134,8 @@ func (s *Rooms) roomSummary(r *client.Request) (any, error) {
 		}
 		return err
 	})
+	if unknown {
+		return s.summaryThere(r, idOrAlias, r.QueryAll("via"))
+	}
 	return sum, err
-}
-
-const (
-	maxSpaceRooms = 50 // of one page
-	maxSpaceDepth = 10
-	maxSpaceWalk  = 2000 // rooms looked at for one page
-)
-
-// walker goes through the tree of a space, depth first and each room once.
-type walker struct {
-	s         *Rooms
-	v         hub.View
-	who       core.Address
-	suggested bool
-	depth     int
-	skip      int // rooms of earlier pages
-	limit     int
-
-	seen  map[string]bool
-	rooms []summary
-	found int
-	more  bool
-}
-
-// hierarchy is the tree of rooms of a space.
-//
-// spec: MX 1.19 CS §10.38.2
-func (s *Rooms) hierarchy(r *client.Request) (any, error) {
-	w := walker{s: s, who: r.Account, seen: map[string]bool{}, rooms: []summary{}}
-	var err error
-	if w.suggested, err = r.QueryBool("suggested_only", false); err != nil {
-		return nil, err
-	}
-	if w.limit, err = r.QueryInt("limit", maxSpaceRooms, 1, maxSpaceRooms); err != nil {
-		return nil, err
-	}
-	if w.depth, err = r.QueryInt("max_depth", maxSpaceDepth, 0, maxSpaceDepth); err != nil {
-		return nil, err
-	}
-	// The token says what the tree was looked at for, and how far.
-	look := strconv.FormatBool(w.suggested) + "-" + strconv.Itoa(w.depth) + "-"
-	if from := r.Query("from"); from != "" {
-		rest, ok := strings.CutPrefix(from, look)
-		if w.skip, err = offset(rest); err != nil || !ok {
-			return nil, badParam("suggested_only and max_depth cannot change on the way, and the token must be one of this server's.")
-		}
-	}
-	err = s.hub.Read(r.Context(), func(v hub.View) error {
-		w.v = v
-		root := r.Var("roomId")
-		if err := w.walk(root, 0); err != nil {
-			return err
-		}
-		if w.found == 0 {
-			return errOutside()
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	answer := object{"rooms": w.rooms}
-	if w.more {
-		answer["next_batch"] = look + strconv.Itoa(w.skip+len(w.rooms))
-	}
-	return answer, nil
-}
-
-// walk visits one room and then its children. Rooms that one may not see, or
-// that this server does not know, are passed over.
-func (w *walker) walk(roomID string, depth int) error {
-	if w.seen[roomID] || w.more || len(w.seen) >= maxSpaceWalk {
-		return nil
-	}
-	w.seen[roomID] = true
-	rm, err := find(w.v, roomID, w.who)
-	if errors.Is(err, hub.ErrNone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if ok, err := w.s.mayFind(w.v, rm); err != nil || !ok {
-		return err
-	}
-	children, err := w.children(rm)
-	if err != nil {
-		return err
-	}
-	w.found++
-	if w.found > w.skip {
-		if len(w.rooms) == w.limit {
-			w.more = true
-			return nil
-		}
-		sum, err := w.s.summarise(w.v, rm.conv.ID)
-		if err != nil {
-			return err
-		}
-		sum.Children = []json.RawMessage{}
-		for _, c := range children {
-			shown, err := stripped(c)
-			if err != nil {
-				return err
-			}
-			sum.Children = append(sum.Children, shown)
-		}
-		w.rooms = append(w.rooms, sum)
-	}
-	if depth == w.depth {
-		return nil
-	}
-	for _, c := range children {
-		if err := w.walk(*c.StateKey, depth+1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const (
-	typeChild = "m.space.child"
-	typeSpace = "m.space"
-)
-
-// childContent is what a space says of one of its rooms.
-//
-// spec: MX 1.19 CS §10.38.1.1
-type childContent struct {
-	Via       []string `json:"via"`
-	Order     string   `json:"order"`
-	Suggested bool     `json:"suggested"`
-}
-
-// children are the valid children of a space, in their order.
-func (w *walker) children(rm *room) ([]mirror.Event, error) {
-	if rm.state.Creation.Type != typeSpace {
-		return nil, nil
-	}
-	state, err := w.s.mirror.State(w.v, rm.conv.ID)
-	if err != nil {
-		return nil, err
-	}
-	type child struct {
-		mirror.Event
-		order string
-	}
-	var list []child
-	for _, e := range state {
-		var c childContent
-		if e.Type != typeChild || json.Unmarshal(e.Content, &c) != nil || len(c.Via) == 0 || w.suggested && !c.Suggested {
-			continue
-		}
-		list = append(list, child{e, validOrder(c.Order)})
-	}
-	slices.SortStableFunc(list, func(a, b child) int {
-		if (a.order == "") != (b.order == "") {
-			return len(b.order) - len(a.order) // those with an order come first
-		}
-		return bytes.Compare([]byte(a.order+"\x00"+*a.StateKey), []byte(b.order+"\x00"+*b.StateKey))
-	})
-	out := make([]mirror.Event, len(list))
-	for i, c := range list {
-		out[i] = c.Event
-	}
-	return out, nil
-}
-
-// validOrder is the order, if it is one.
-//
-// spec: MX 1.19 CS §10.38.1.1.1
-func validOrder(s string) string {
-	if len(s) > 50 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return ""
-	}
-	return s
-}
-
-// stripped is a child event as the hierarchy shows it.
-func stripped(e mirror.Event) (json.RawMessage, error) {
-	return json.Marshal(object{
-		"type": e.Type, "state_key": *e.StateKey, "sender": e.Sender,
-		"content": json.RawMessage(e.Content), "origin_server_ts": e.Time,
-	})
 }
