@@ -3,7 +3,7 @@
 //
 // Out go what the hub whispers ([Ephemeral.Whisper]), gathered for a moment,
 // because the hub whispers to each member and a server hears of it once; and
-// receipts of conversations of two, which are owed ([Ephemeral.DeliverReceipt]).
+// receipts of conversations of two, which are owed ([Ephemeral.Receipt]).
 // In come the EDUs of [Ephemeral.EDUs].
 //
 // Presence goes to approved contacts, as in every network; since Matrix servers

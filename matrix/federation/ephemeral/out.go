@@ -168,12 +168,12 @@ func (e *Ephemeral) sayReceipt(ctx context.Context, t topic, w hub.Whisper) erro
 	return e.say(s, "m.receipt", t.thread, content)
 }
 
-// DeliverReceipt is the part of [hub.Carrier] that delivers receipts of
-// conversations of two: that something was displayed is owed to the other
-// server. That it was delivered Matrix has no word for.
+// Receipt is the part of [hub.Carrier] that delivers receipts of conversations
+// of two: that something was displayed is owed to the other server. That it was
+// delivered Matrix has no word for.
 //
 // spec: MX 1.19 SS §19
-func (e *Ephemeral) DeliverReceipt(ctx context.Context, dest string, d hub.Delivery) hub.Result {
+func (e *Ephemeral) Receipt(ctx context.Context, d hub.Delivery) hub.Result {
 	r := d.Receipt
 	lost := func(f core.Feature) hub.Result {
 		return hub.Result{Outcome: hub.Accepted, Losses: []core.Loss{{Feature: f}}}
@@ -199,13 +199,13 @@ func (e *Ephemeral) DeliverReceipt(ctx context.Context, dest string, d hub.Deliv
 		if err != nil {
 			return err
 		}
-		return e.cfg.Post.OweEDU(tx, domainOf(s.user), dest, sending.EDU{Type: "m.receipt", Content: raw})
+		return e.cfg.Post.OweEDU(tx, domainOf(s.user), d.Dest, sending.EDU{Type: "m.receipt", Content: raw})
 	})
 	switch {
 	case errors.Is(err, hub.ErrNone) || hub.CodeOf(err) != "":
 		return lost(core.FeatureDisplayed)
 	case err != nil:
-		e.cfg.Log.Error("owing a receipt to a Matrix server", "dest", dest, "err", err)
+		e.cfg.Log.Error("owing a receipt to a Matrix server", "dest", d.Dest, "err", err)
 		return hub.Result{Outcome: hub.Retry, Reason: "internal error"}
 	}
 	return hub.Result{Outcome: hub.Accepted}

@@ -112,10 +112,6 @@ func (e *Ephemeral) news(s shown, is status) bool {
 	if told && was.presence == is.presence && was.text == is.text && was.active == is.active && is.at.Sub(was.at) < e.cfg.PresenceEvery {
 		return false
 	}
-	if is.presence == "offline" {
-		delete(e.shown, s)
-		return true
-	}
 	if !told && len(e.shown) >= maxPresence {
 		clear(e.shown)
 	}
@@ -129,7 +125,11 @@ func (e *Ephemeral) renewPresence(context.Context) error {
 	e.mu.Lock()
 	var old []shown
 	for s, is := range e.shown {
-		if time.Since(is.at) >= e.cfg.PresenceEvery {
+		switch {
+		case time.Since(is.at) < e.cfg.PresenceEvery:
+		case is.presence == offline:
+			delete(e.shown, s)
+		default:
 			old = append(old, s)
 		}
 	}
@@ -157,7 +157,9 @@ const (
 	maxStatus = 1024 // bytes
 )
 
-var shows = map[string]core.Show{"online": core.ShowOnline, "unavailable": core.ShowAway, "offline": core.ShowOffline}
+const offline = "offline"
+
+var shows = map[string]core.Show{"online": core.ShowOnline, "unavailable": core.ShowAway, offline: core.ShowOffline}
 
 // presenceIn takes how users of another server are there, for those here who
 // have them among their contacts and may see it.
@@ -230,7 +232,7 @@ func (e *Ephemeral) hear(who core.Address, h heard) bool {
 	was, known := e.heard[who]
 	if h.is.Show == core.ShowOffline {
 		delete(e.heard, who)
-		return true
+		return known
 	}
 	if !known && len(e.heard) >= maxPresence {
 		return false

@@ -73,10 +73,10 @@ type carrier struct{ *ephemeral.Ephemeral }
 
 func (carrier) Network() core.Network                       { return core.Matrix }
 func (carrier) Capabilities(core.Address) core.Capabilities { return core.Capabilities{} }
-func (c carrier) Deliver(ctx context.Context, dest string, parcels []hub.Delivery) (out []hub.Result) {
+func (c carrier) Deliver(ctx context.Context, _ string, parcels []hub.Delivery) (out []hub.Result) {
 	for _, p := range parcels {
 		if p.Receipt != nil {
-			out = append(out, c.DeliverReceipt(ctx, dest, p))
+			out = append(out, c.Receipt(ctx, p))
 		} else {
 			out = append(out, hub.Result{})
 		}

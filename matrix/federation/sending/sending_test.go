@@ -106,7 +106,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 //
 // spec: MX 1.19 SS §4
 func TestDownAndBack(t *testing.T) {
-	w := newWorld(t, sqlite(t))
+	w := newWorld(t, sqlite(t), func(c *sending.Config) { c.FirstRetry = time.Minute })
 	w.start()
 	alice := hubtest.Account(t, w.h, "alice")
 	room := w.room(alice, "a.test", "b.test")
