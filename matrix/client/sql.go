@@ -2,9 +2,7 @@ package client
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"embed"
-	"errors"
 	"io/fs"
 	"time"
 
@@ -30,31 +28,17 @@ func Migrations() fs.FS {
 
 // rows runs a query and calls f for each of its rows.
 func rows(v hub.View, f func(scan func(...any) error) error, query string, args ...any) error {
-	r, err := hubstore.Querier(v).Query(query, args...)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for r.Next() {
-		if err := f(r.Scan); err != nil {
-			return err
-		}
-	}
-	return r.Err()
+	return hubstore.Rows(v, f, query, args...)
 }
 
 // row reads one row into dest; found is false where there is none.
 func row(v hub.View, dest []any, query string, args ...any) (found bool, err error) {
-	err = hubstore.Querier(v).QueryRow(query, args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	return hubstore.Row(v, dest, query, args...)
 }
 
 // exec runs a statement and says how many rows it touched.
 func exec(tx hub.Tx, query string, args ...any) (int64, error) {
-	return hubstore.Tx(tx).Exec(query, args...)
+	return hubstore.Exec(tx, query, args...)
 }
 
 // column reads a column of text.
@@ -68,7 +52,7 @@ func column(v hub.View, query string, args ...any) (out []string, err error) {
 	return out, err
 }
 
-// into is for [row].
+// into is for row.
 func into(dest ...any) []any { return dest }
 
 func now() time.Time { return time.Now().UTC() }

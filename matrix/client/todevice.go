@@ -156,9 +156,8 @@ func (a *API) full(tx hub.Tx, from, to core.Address, device string) (bool, error
 	if err != nil || waiting >= maxWaiting || from.IsLocal() {
 		return waiting >= maxWaiting, err
 	}
-	// A server name has neither '%' nor '_'.
-	_, err = row(tx, into(&waiting, &size), `SELECT COUNT(*), COALESCE(SUM(LENGTH(content)), 0) FROM mxc_to_device
-		WHERE account = $1 AND device = $2 AND sender LIKE $3`, key(to), device, string(from.Network)+":%@"+from.Domain)
+	_, err = row(tx, into(&waiting, &size), `SELECT COUNT(*), COALESCE(SUM(size), 0) FROM mxc_to_device
+		WHERE account = $1 AND device = $2 AND origin = $3`, key(to), device, from.Domain)
 	return waiting >= maxWaitingServer || size >= maxWaitingServerBytes, err
 }
 
@@ -169,8 +168,8 @@ func (a *API) leave(tx hub.Tx, from, to core.Address, device, typ string, conten
 		return err
 	}
 	feed := tx.NextFeed()
-	_, err := exec(tx, `INSERT INTO mxc_to_device (account, device, feed, sent, sender, type, content) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
-		key(to), device, int64(feed), key(from), typ, compact.Bytes())
+	_, err := exec(tx, `INSERT INTO mxc_to_device (account, device, feed, sent, sender, type, content, origin, size) VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8)`,
+		key(to), device, int64(feed), key(from), typ, compact.Bytes(), from.Domain, compact.Len())
 	tx.OnCommit(func() {
 		a.hub.Poke([]core.Address{to}, hub.PokeNews{Topic: TopicToDevice, Feed: feed, Data: device})
 	})
