@@ -46,7 +46,7 @@ func (s *Rooms) outside(ctx context.Context, idOrAlias string, who core.Address)
 	err = s.hub.Read(ctx, func(v hub.View) error {
 		rm, err := s.resolve(v, idOrAlias, who)
 		if err == nil {
-			out = rm.conv.Authority == core.Graph && !slices.ContainsFunc(rm.state.Joined(), func(m core.Member) bool { return s.here(v, m.Address) })
+			out = s.abandoned(v, rm)
 			return nil
 		}
 		if e, ok := errors.AsType[*client.Error](err); !ok || e.Errcode != client.NotFound {
@@ -61,6 +61,20 @@ func (s *Rooms) outside(ctx context.Context, idOrAlias string, who core.Address)
 		return err
 	})
 	return out, err
+}
+
+// abandoned reports whether a room goes on elsewhere and nobody of ours is in it,
+// so that what is known of it is of the past.
+func (s *Rooms) abandoned(v hub.View, rm *room) bool {
+	if rm.conv.Authority != core.Graph {
+		return false
+	}
+	for _, m := range rm.state.Members {
+		if m.Standing == core.Joined && s.here(v, m.Address) {
+			return false
+		}
+	}
+	return true
 }
 
 // here reports whether somebody is known to other Matrix servers as one of ours.

@@ -118,6 +118,10 @@ func (w *walker) walk(c child, depth int) error {
 	if err != nil {
 		return err
 	}
+	// What was once known of a room is better than nothing.
+	if w.s.directory != nil && rm.mine == core.Left && w.s.abandoned(w.v, rm) && (w.unasked(c) || w.elsewhere[c.id] != nil) {
+		return w.walkElsewhere(c, depth)
+	}
 	if ok, err := w.s.mayFind(w.v, rm); err != nil || !ok {
 		return err
 	}
@@ -128,19 +132,25 @@ func (w *walker) walk(c child, depth int) error {
 	return w.visit(children, depth, func() (Summary, error) { return w.s.summarise(w.v, rm.conv.ID) })
 }
 
-// walkElsewhere visits a room that is not known here.
+// walkElsewhere visits a room that is not known here, or no longer.
 func (w *walker) walkElsewhere(c child, depth int) error {
-	space, asked := w.elsewhere[c.id]
-	if !asked && len(c.via) > 0 && wire.CheckRoomID(c.id) == nil {
-		w.missing = append(w.missing, c)
-	}
+	space := w.elsewhere[c.id]
 	if space == nil {
+		if w.unasked(c) {
+			w.missing = append(w.missing, c)
+		}
 		return nil
 	}
 	if ok, err := mayFindThere(w.v, space.Room.Summary, w.who); err != nil || !ok {
 		return err
 	}
 	return w.visit(space.Room.children(w.suggested), depth, func() (Summary, error) { return space.Room.Summary, nil })
+}
+
+// unasked reports whether somebody could still be asked for a room.
+func (w *walker) unasked(c child) bool {
+	_, asked := w.elsewhere[c.id]
+	return !asked && len(c.via) > 0 && wire.CheckRoomID(c.id) == nil
 }
 
 // visit puts a room onto the page, if that has come so far, and walks on.

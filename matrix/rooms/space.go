@@ -135,7 +135,7 @@ func (s *Rooms) roomSummary(r *client.Request) (any, error) {
 		return err
 	})
 	if unknown {
-		return s.summaryThere(r, idOrAlias, r.QueryAll("via"))
+		return s.summaryThere(r, idOrAlias, via(r))
 	}
 	return sum, err
 }

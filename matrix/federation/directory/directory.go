@@ -65,6 +65,7 @@ type Directory struct {
 	profiles *cache[profile]
 	aliases  *cache[alias]
 	spaces   *cache[*rooms.Space]
+	pace     pace
 
 	mu      sync.Mutex
 	closed  bool
@@ -167,7 +168,8 @@ func refused(err error, server, what string) error {
 	case ok && (e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized), errors.Is(err, federation.ErrRefused):
 		return client.Errorf(http.StatusForbidden, client.Forbidden, "%.300s does not tell.", server)
 	}
-	return client.Errorf(http.StatusBadGateway, client.Unknown, "%.300s cannot be asked at the moment.", server)
+	// Who asks for clients of other networks looks at the cause too.
+	return errors.Join(client.Errorf(http.StatusBadGateway, client.Unknown, "%.300s cannot be asked at the moment.", server), err)
 }
 
 // malformed is the error for an answer that is not what it should be.

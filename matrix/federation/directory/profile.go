@@ -108,9 +108,15 @@ func (d *Directory) Ask(ctx context.Context, who core.Address, fresh func() erro
 }
 
 // Profile is how one on another Matrix server appears, for the clients of other
-// networks: asked for as Ask does. fresh may be nil.
-func (d *Directory) Profile(ctx context.Context, who core.Address, fresh func() error) (core.Profile, error) {
-	p, err := d.profile(ctx, who, fresh)
+// networks: what Ask is for Matrix clients. It is asked for on behalf of an
+// account, which may do so only so often.
+func (d *Directory) Profile(ctx context.Context, account, who core.Address) (core.Profile, error) {
+	p, err := d.profile(ctx, who, func() error {
+		if !d.pace.allow(account, d.cfg.Now()) {
+			return hub.Refuse(hub.TooMany, "you look at too many people; wait a little")
+		}
+		return nil
+	})
 	return p.known, err
 }
 

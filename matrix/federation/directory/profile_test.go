@@ -3,6 +3,7 @@ package directory_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -176,7 +177,18 @@ func TestProfilesOfSilentServers(t *testing.T) {
 	if _, err := w.asks.Ask(t.Context(), remote("dave", "a.test"), func() error { return no }); !errors.Is(err, no) || len(w.questions()) != 0 {
 		t.Errorf("asked all the same: %v", err)
 	}
-	if p, err := w.asks.Profile(t.Context(), alice, func() error { return no }); err != nil || p.Name != "Alice" {
-		t.Errorf("what is remembered needs no leave: %+v, %v", p, err)
+	if p, err := w.asks.Profile(t.Context(), bob.Address, alice); err != nil || p.Name != "Alice" || len(w.questions()) != 0 {
+		t.Errorf("what is remembered: %+v, %v", p, err)
+	}
+	asked := 0
+	for i := range 100 {
+		_, err := w.asks.Profile(t.Context(), bob.Address, remote(fmt.Sprint("x", i), "a.test"))
+		if hub.CodeOf(err) == hub.TooMany {
+			break
+		}
+		asked++
+	}
+	if asked == 0 || asked > 60 {
+		t.Errorf("one account had others asked %d times", asked)
 	}
 }

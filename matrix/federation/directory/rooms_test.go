@@ -3,6 +3,7 @@ package directory_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -11,7 +12,10 @@ import (
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/federation"
+	"parley/matrix/federation/directory"
+	"parley/matrix/federation/federationtest"
 	"parley/matrix/rooms/roomstest"
+	"parley/store/storetest"
 )
 
 // TestAliases: an alias of one server is found by the other's clients.
@@ -220,9 +224,49 @@ func TestSpaces(t *testing.T) {
 			t.Errorf("%s: %v, want %d", path, err, want)
 		}
 	}
-	w.denied["b.test"] = true
-	if _, err := w.ask(t, "/hierarchy/"+url.PathEscape(below)); status(err) != 404 {
-		t.Errorf("a server that the room keeps out: %v", err)
+}
+
+// A room from which everybody here has gone is asked about anew.
+func TestAbandonedRooms(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.a.User("alice"), w.b.User("bob")
+	room := alice.Create(object{"preset": "public_chat", "name": "Old"})
+	top := bob.Create(object{"preset": "public_chat", "name": "Top", "creation_content": object{"type": "m.space"}})
+	bob.SetState(top, "m.space.child", room, object{"via": []string{"a.test"}})
+	bob.Do("POST", "/v3/join/"+url.PathEscape(room)+"?via=a.test", object{})
+	if got := strings.Join(hierarchy(t, bob, top, ""), " "); got != "Top Old" {
+		t.Fatalf("%q", got)
+	}
+	bob.Do("POST", roomstest.Room(room, "/leave"), object{})
+	federationtest.Eventually(t, "a hears that bob has left", func() bool { return w.a.Standing(room, bob.ID) == core.Left })
+	alice.SetState(room, "m.room.name", "", object{"name": "New"})
+	w.questions()
+	if got := strings.Join(hierarchy(t, bob, top, ""), " "); got != "Top New" {
+		t.Errorf("%q, having asked %q", got, w.questions())
+	}
+	w.Cut("a.test", true)
+	if got := strings.Join(hierarchy(t, bob, top, "suggested_only=false"), " "); got != "Top New" { // is remembered
+		t.Errorf("%q", got)
+	}
+}
+
+// A room that keeps a server out by its ACL is not there for it.
+func TestServersKeptOut(t *testing.T) {
+	w := newWorld(t)
+	room := w.a.User("alice").Create(object{"preset": "public_chat"})
+	for allows, want := range map[bool]int{true: 200, false: 404} {
+		d := directory.New(directory.Config{
+			Hub: w.a.Hub, Mirror: w.a.Mirror, API: w.a.Clients, Rooms: w.a.Rooms, Client: w.a.Client, Servers: w.a.Sender.Servers,
+			Allows: func(_ hub.View, _ core.ConvID, server string) (bool, error) { return allows || server != "b.test", nil },
+			Log:    storetest.Log(t),
+		})
+		defer d.Close()
+		i := slices.IndexFunc(d.Routes(), func(r federation.Route) bool { return strings.HasSuffix(r.Path, "/hierarchy/{roomId}") })
+		r := httptest.NewRequest("GET", "/", nil)
+		r.SetPathValue("roomId", room)
+		if _, err := d.Routes()[i].Handler(&federation.Request{HTTP: r, Origin: "b.test"}); status(err) != want {
+			t.Errorf("%v, want %d", err, want)
+		}
 	}
 }
 

@@ -6,13 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"parley/core"
-	"parley/hub"
 	"parley/matrix/federation"
 	"parley/matrix/federation/directory"
 	"parley/matrix/federation/federationtest"
 	"parley/matrix/rooms/roomstest"
-	"parley/store/storetest"
 )
 
 type object = roomstest.Object
@@ -24,29 +21,20 @@ type world struct {
 	a, b *federationtest.Server
 	// asks is the directory of b.
 	asks *directory.Directory
-	// denied are the servers that a room's ACL keeps out.
-	denied map[string]bool
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	out := &world{denied: map[string]bool{}}
+	out := &world{}
 	part := func(s *federationtest.Server) {
-		d := directory.New(directory.Config{
-			Hub: s.Hub, Mirror: s.Mirror, API: s.Clients, Rooms: s.Rooms, Client: s.Client, Servers: s.Sender.Servers,
-			Allows: func(_ hub.View, _ core.ConvID, server string) (bool, error) { return !out.denied[server], nil },
-			Log:    storetest.Log(t),
+		s.OnStart(func() error {
+			s.Clients.UseProfiles(s.Directory)
+			return nil
 		})
-		s.API.Add(d.Routes()...)
-		s.Clients.UseProfiles(d)
-		s.Rooms.UseDirectory(d)
-		s.OnStop(d.Close)
-		if s.Domain == "b.test" {
-			out.asks = d
-		}
 	}
 	out.World = federationtest.NewWith(t, []federationtest.Part{part}, "a.test", "b.test")
 	out.a, out.b = out.Server("a.test"), out.Server("b.test")
+	out.asks = out.b.Directory
 	return out
 }
 
