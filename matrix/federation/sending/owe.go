@@ -138,6 +138,7 @@ func (s *Sender) Peers(tx hub.Tx, conv core.ConvID, joined, parted []string, fee
 		return err
 	}
 	tx.OnRollback(func() { delete(s.rooms, conv) })
+	var began []string
 	for _, dest := range joined {
 		if s.ours(dest) || slices.ContainsFunc(r.stays, func(st stay) bool { return st.dest == dest && int64(st.until) == staying }) {
 			continue
@@ -151,6 +152,10 @@ func (s *Sender) Peers(tx hub.Tx, conv core.ConvID, joined, parted []string, fee
 		}
 		r.stays = slices.DeleteFunc(r.stays, func(st stay) bool { return st.dest == dest && st.since == feed })
 		r.stays = append(r.stays, stay{dest, feed, core.Feed(staying)})
+		began = append(began, dest)
+	}
+	if err := s.late(tx, conv, began, feed); err != nil {
+		return err
 	}
 	for _, dest := range parted {
 		if _, err := hubstore.Tx(tx).Exec(`UPDATE sending_peers SET until = $3 WHERE conv = $1 AND dest = $2 AND until = $4`,
@@ -170,6 +175,25 @@ func (s *Sender) Peers(tx hub.Tx, conv core.ConvID, joined, parted []string, fee
 			s.news.touched[conv] = true
 			s.stir()
 		})
+	}
+	return nil
+}
+
+// late has servers get what was said in a room before it was known that they are
+// in it, as far as it is still owed to others.
+func (s *Sender) late(tx hub.Tx, conv core.ConvID, dests []string, feed core.Feed) error {
+	if len(dests) == 0 {
+		return nil
+	}
+	origins, err := scan(hubstore.Querier(tx), func(r *store.Rows) (origin string, err error) { return origin, r.Scan(&origin) },
+		`SELECT DISTINCT origin FROM sending_events WHERE conv = $1 AND feed > $2`, string(conv), int64(feed))
+	if err != nil {
+		return err
+	}
+	for _, origin := range origins {
+		for _, dest := range dests {
+			s.came(tx, route{origin, dest}, func(p *peer) { p.queue, p.more = nil, true })
+		}
 	}
 	return nil
 }

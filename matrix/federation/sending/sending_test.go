@@ -286,6 +286,23 @@ func TestPartedServers(t *testing.T) {
 	})
 }
 
+// A server of which it is learnt late that it is in a room gets what is still
+// owed to others there.
+func TestFoundLate(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	w.start()
+	alice := hubtest.Account(t, w.h, "alice")
+	room := w.room(alice, "a.test")
+	w.net.set("a.test", down)
+	want := w.sayAll(room, alice, many(3)...)
+	if err := w.h.Write(t.Context(), func(tx hub.Tx) error { return w.s.Peers(tx, room, []string{"b.test"}, nil, 0) }); err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, w.say(room, alice, "to both"))
+	eventually(t, "b has all", func() bool { return len(w.net.has("b.test")) >= 4 })
+	same(t, "b", w.net.has("b.test"), want)
+}
+
 // What a turn did that is undone is owed to nobody.
 func TestUndone(t *testing.T) {
 	w := newWorld(t, sqlite(t))
