@@ -29,6 +29,9 @@ var counters = []struct {
 	{"foreign_entered", "Attempts to enter rooms of other XMPP servers.", []string{"outcome"}},
 	{"foreign_dropped", "What rooms of other XMPP servers sent that was dropped.", []string{"why"}},
 	{"s2s_dropped", "What other XMPP servers sent that was dropped.", []string{"what"}},
+	{"matrix_device_updates", "Changes of devices and keys that other Matrix servers told.", []string{"outcome"}},
+	{"matrix_device_lists", "Attempts to fetch lists of devices from other Matrix servers.", []string{"outcome"}},
+	{"matrix_to_device_dropped", "Messages to devices from other Matrix servers that were dropped.", []string{"why"}},
 	{"panics", "Mistakes in the program that were kept from taking it down, by its part: see the log.", []string{"where"}},
 	{"presence_dropped", "Presence from strangers that was dropped.", []string{"network"}},
 }
