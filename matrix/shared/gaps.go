@@ -2,6 +2,7 @@ package shared
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"parley/core"
@@ -107,20 +108,42 @@ func (t *Turn) Has(conv core.ConvID, server string) (bool, error) {
 	return err == nil && rm.joined[server] > 0, err
 }
 
-// Required says which pieces of the current state, besides the create event, no
-// state of the room does without: what decides who may do what.
-func (t *Turn) Required(conv core.ConvID) (out []wire.StateKey, err error) {
+// Usable picks of what another server says is a state those events that are known
+// and can be part of one. It must have what decides who may do what, where the
+// room has that now.
+func (t *Turn) Usable(conv core.ConvID, state []string) ([]string, error) {
 	rm, err := t.room(conv)
 	if err != nil {
 		return nil, err
 	}
-	for _, typ := range []string{wire.TypePowerLevels, wire.TypeJoinRules} {
-		if rm.current.Get(typ, "") != nil {
-			out = append(out, wire.StateKey{Type: typ})
+	missing, err := t.want(rm, state...)
+	if err != nil {
+		return nil, err
+	}
+	gone := make(map[string]bool, len(missing))
+	for _, id := range missing {
+		gone[id] = true
+	}
+	out := make([]string, 0, len(state))
+	has := map[wire.StateKey]bool{}
+	for _, id := range state {
+		e := rm.events[id]
+		if gone[id] || e == nil || e.Rejected || e.StateKey == nil || e.Room != rm.id || has[e.Key()] {
+			continue
+		}
+		has[e.Key()] = true
+		out = append(out, id)
+	}
+	for _, typ := range []string{wire.TypeCreate, wire.TypePowerLevels, wire.TypeJoinRules} {
+		if k := (wire.StateKey{Type: typ}); !has[k] && rm.current.Get(typ, "") != nil {
+			return nil, fmt.Errorf("%w: no %s", ErrNoState, typ)
 		}
 	}
 	return out, nil
 }
+
+// ErrNoState says that what another server tells is no state of the room.
+var ErrNoState = errors.New("the state is incomplete")
 
 // Missing lists events that others follow and that are not known: those first
 // whose followers are the oldest in the timeline.
