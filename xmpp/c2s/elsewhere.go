@@ -84,7 +84,8 @@ func (s *Session) waitingInvitations(ctx context.Context) error {
 			}
 			m, _ := e.Content.(core.Membership)
 			from := s.srv.names.JID(e.Sender).String()
-			waiting = append(waiting, translate.Invite(s.srv.names.RoomJID(c.Address), from, s.jid.String(), m.Reason).Append(
+			words := translate.InviteWords(c, st, m.Reason)
+			waiting = append(waiting, translate.Invite(s.srv.names.RoomJID(c.Address), from, s.jid.String(), words).Append(
 				translate.Delay(e.Time, s.jid.Domain)))
 		}
 		return nil

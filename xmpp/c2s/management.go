@@ -211,12 +211,17 @@ func smFailed(condition string) *element.Element {
 
 func count(c sm.Counter) string { return strconv.FormatUint(uint64(c), 10) }
 
-// Counted puts the count of the stanza being dealt with on disk in the turn of what it does: for [hub.Draft.With] and its like.
+// Counted puts the count of the stanza being dealt with on disk in the turn of what it does: for [hub.Draft.With] and its like. It does
+// not go beyond one that is not dealt with yet.
 func (s *Session) Counted(tx hub.Tx) error {
 	if s.smID == "" || s.in == nil {
 		return nil
 	}
-	return putCount(tx, s.smID, s.handling)
+	n := s.handling
+	if n != s.in.H()+1 {
+		n = s.in.H()
+	}
+	return putCount(tx, s.smID, n)
 }
 
 // keepCount puts on disk how many stanzas were dealt with, those without a turn of their own too.

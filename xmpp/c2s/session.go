@@ -42,6 +42,9 @@ type Session struct {
 	smID     string // empty if the stream cannot be resumed
 	in       *sm.Inbound
 	handling sm.Counter // number of the stanza being dealt with
+	current  *element.Element
+	later    bool // it is not dealt with yet: see Beside
+	beside   lanes
 	out      *sm.Outbound[sent]
 	asked    bool // <r/> was sent and not answered
 	probed   bool // the client was asked whether it is still there
@@ -251,13 +254,12 @@ func (s *Session) fromClient(ctx context.Context, m inbound) {
 		}
 		return
 	}
+	p := parked{st: m.el}
 	if s.in != nil {
-		s.handling = s.in.Receive()
+		p.n = s.in.Receive()
 	}
-	s.stanza(ctx, m.el)
-	if s.in != nil {
-		s.in.Done(s.handling)
-		s.state.durable.Store(int64(s.in.H()) + 1)
+	if s.stamp(m.el) {
+		s.deal(ctx, p, func() error { return s.stanza(ctx, m.el) })
 	}
 }
 

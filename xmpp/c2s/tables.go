@@ -134,22 +134,28 @@ func init() {
 // uploadLabel is the first label of the domain of the upload service.
 const uploadLabel = "upload"
 
-// stanza deals with one stanza of the client.
-func (s *Session) stanza(ctx context.Context, st *element.Element) {
-	if !s.stamp(st) {
-		return
+// stanza deals with one stanza of the client, unless it has to wait for another.
+func (s *Session) stanza(ctx context.Context, st *element.Element) error {
+	if waits, err := s.park(st); waits {
+		return err
 	}
-	err := s.srv.keep.Do(func() error {
-		switch st.Name.Local {
-		case "iq":
-			return s.iq(ctx, st)
-		case "message":
-			return s.message(ctx, st)
-		case "presence":
-			return s.presenceStanza(ctx, st)
-		}
-		return nil
-	})
+	return s.dispatch(ctx, st)
+}
+
+func (s *Session) dispatch(ctx context.Context, st *element.Element) error {
+	switch st.Name.Local {
+	case "iq":
+		return s.iq(ctx, st)
+	case "message":
+		return s.message(ctx, st)
+	case "presence":
+		return s.presenceStanza(ctx, st)
+	}
+	return nil
+}
+
+// answered tells the client why a stanza of its was not dealt with.
+func (s *Session) answered(ctx context.Context, st *element.Element, err error) {
 	if err == nil {
 		return
 	}

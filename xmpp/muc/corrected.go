@@ -43,9 +43,11 @@ func (s *Service) corrected(ctx context.Context, c core.Conversation, before, st
 			}
 			out = append(out, el)
 		case string(core.AspectMovedTo):
-			if st.MovedTo != nil {
-				out = append(out, s.destroyed(c, st, viewer))
+			told, err := s.moved(ctx, c, st, viewer)
+			if err != nil {
+				return nil, err
 			}
+			out = append(out, told...)
 		default:
 			config = true
 		}

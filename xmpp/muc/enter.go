@@ -29,11 +29,16 @@ func (s *Service) presence(ctx context.Context, v Visit, to translate.JID, el *e
 	if to.Resource == "" {
 		return translate.Fail(translate.JIDMalformed, "entering a room needs a nick")
 	}
-	if err := s.mayMove(v, to.Bare(), el); err != nil {
-		return err
+	if !v.admitted {
+		if err := s.mayMove(v, to.Bare(), el); err != nil {
+			return err
+		}
 	}
 	c, created, err := s.findOrOpen(ctx, v, to)
 	if err != nil {
+		return err
+	}
+	if err := s.goesOn(ctx, c); err != nil {
 		return err
 	}
 	join := el.Child(translate.NSMUC, "x")
@@ -75,14 +80,10 @@ func (s *Service) findOrOpen(ctx context.Context, v Visit, to translate.JID) (co
 	if err != nil {
 		return c, false, err
 	}
-	if err := s.Guard.Allow(guard.Rooms, v.Who.String()); err != nil {
-		return c, false, err
+	if !a.IsLocal() { // a room of another network, which was left meanwhile
+		return c, false, translate.Fail(translate.ItemNotFound, "there is no such room")
 	}
-	if !a.IsLocal() { // a room of another network, by its spelling here
-		if _, err := s.Hub.EnterAt(ctx, a, hub.JoinRequest{Who: v.Who}); err != nil {
-			return c, false, err
-		}
-		c, err = s.find(ctx, to)
+	if err := s.Guard.Allow(guard.Rooms, v.Who.String()); err != nil {
 		return c, false, err
 	}
 	c, err = s.Hub.Open(ctx, hub.Opening{
@@ -97,9 +98,9 @@ func (s *Service) findOrOpen(ctx context.Context, v Visit, to translate.JID) (co
 //
 // spec: XEP-0045 §7.2
 func (s *Service) join(ctx context.Context, v Visit, c core.Conversation, to translate.JID, el *element.Element, created bool) error {
-	nick := to.Resource
-	if others := s.sessionsOf(c.ID, v.Who); v.Who.IsLocal() && len(others) > 0 {
-		nick = "" // sessions of one account share the nick that it has
+	nick, err := s.wish(ctx, v, c, to.Resource)
+	if err != nil {
+		return err
 	}
 	if _, err := s.Hub.Join(ctx, hub.JoinRequest{Conv: c.ID, Who: v.Who, Nick: nick, With: v.With}); err != nil {
 		return err
@@ -129,10 +130,13 @@ func (s *Service) join(ctx context.Context, v Visit, c core.Conversation, to tra
 			s.showTo(r, c, st, st.Members[v.Who], me.extra, v.From) // who had only been away
 		}
 		cr := r.crowd()
-		for _, m := range st.Joined() {
-			if m.Address != v.Who && cr.has(m) {
-				s.tell(v, s.occupant(c, st, m, cr.extra[m.Address]))
-			}
+		list, all, err := s.shown(view, c, st, cr, v)
+		if err != nil {
+			return err
+		}
+		me.known = acquaintances(list, all)
+		for _, m := range list {
+			s.tell(v, s.occupant(c, st, m, cr.extra[m.Address]))
 		}
 		codes := []int{100, 110}
 		if st.Members[v.Who].Nick != to.Resource {
@@ -147,6 +151,28 @@ func (s *Service) join(ctx context.Context, v Visit, c core.Conversation, to tra
 		}
 		return s.subject(view, c, st, v)
 	})
+}
+
+// wish is the nick that one who enters asks for; none for one who has a nick that stays: sessions of one account share it, and in a room
+// with other Matrix servers every change of it would be an event for all of them.
+func (s *Service) wish(ctx context.Context, v Visit, c core.Conversation, nick string) (string, error) {
+	if !v.Who.IsLocal() {
+		return nick, nil
+	}
+	if len(s.sessionsOf(c.ID, v.Who)) > 0 {
+		return "", nil
+	}
+	if c.Authority != core.Graph {
+		return nick, nil
+	}
+	err := s.Hub.Read(ctx, func(view hub.View) error {
+		st, err := view.State(c.ID)
+		if err == nil && st.Standing(v.Who) == core.Joined {
+			nick = ""
+		}
+		return err
+	})
+	return nick, err
 }
 
 // occupied reports whether a person has a session in the room.
@@ -207,7 +233,11 @@ func (s *Service) change(ctx context.Context, v Visit, c core.Conversation, to t
 	if err := s.Guard.Allow(guard.Nicks, v.Who.String()+" "+string(c.ID)); err != nil {
 		return err
 	}
-	_, err = s.Hub.Join(ctx, hub.JoinRequest{Conv: c.ID, Who: v.Who, Nick: to.Resource, With: v.With})
+	req := hub.JoinRequest{Conv: c.ID, Who: v.Who, Nick: to.Resource, With: v.With}
+	if c.Authority == core.Graph {
+		req.Name = to.Resource // on other servers one is called by no other name
+	}
+	_, err = s.Hub.Join(ctx, req)
 	return err
 }
 

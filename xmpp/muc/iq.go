@@ -78,6 +78,9 @@ func (s *Service) reply(v Visit, iq, payload *element.Element) {
 // spec: XEP-0410 §3
 func (s *Service) occupantIQ(ctx context.Context, q *question) error {
 	c, st, err := s.open(ctx, q.to)
+	if e, ok := err.(*translate.Error); ok && e.Condition == translate.ItemNotFound { //nolint:errorlint // find returns it bare
+		return translate.Fail(translate.NotAcceptable, "you are not in this room")
+	}
 	if err != nil {
 		return err
 	}
@@ -178,6 +181,20 @@ func features(q *element.Element, names ...string) {
 	}
 }
 
+// roomFeatures are those of every room.
+var roomFeatures = []string{
+	nsDisco, nsItems, nsPing, translate.NSMUC, translate.NSSID, translate.NSOccupantID,
+	translate.NSMAM, translate.NSMAM + "#extended", nsRSM, translate.NSReactions, translate.NSModerate, nsSelf,
+	"muc_nonanonymous", "muc_unsecured",
+}
+
+func either(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
 // roomInfo says what a room is like.
 //
 // spec: XEP-0045 §6.4
@@ -186,21 +203,14 @@ func (s *Service) roomInfo(ctx context.Context, q *question) (*element.Element, 
 		return nil, translate.Fail(translate.ItemNotFound, "")
 	}
 	open := q.st.JoinRule == core.JoinPublic
-	either := func(b bool, yes, no string) string {
-		if b {
-			return yes
-		}
-		return no
-	}
 	public, err := s.isPublic(ctx, q.conv.ID)
 	if err != nil {
 		return nil, err
 	}
 	out := element.New(nsDisco, "query")
 	identity(out, "conference", "text", roomName(q.conv, q.st))
-	features(out, nsDisco, nsItems, nsPing, translate.NSMUC, translate.NSSID, translate.NSOccupantID,
-		translate.NSMAM, translate.NSMAM+"#extended", nsRSM, translate.NSReactions, translate.NSModerate, nsSelf,
-		"muc_nonanonymous", "muc_unsecured",
+	features(out, roomFeatures...)
+	features(out,
 		either(open, "muc_open", "muc_membersonly"),
 		either(q.conv.Temporary, "muc_temporary", "muc_persistent"),
 		either(public, "muc_public", "muc_hidden"),

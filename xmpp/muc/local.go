@@ -16,13 +16,16 @@ type Local struct{ *Service }
 // Stanza implements [c2s.Service].
 func (l Local) Stanza(ctx context.Context, s *c2s.Session, st *element.Element) error {
 	v := Visit{
-		From: s.JID(), Who: s.Account(), Send: s.Send,
+		From: s.JID(), Who: s.Account(), Send: s.Send, Room: s.Room(),
 		With: func(tx hub.Tx, _ *core.Event) error { return s.Counted(tx) },
 	}
 	switch st.Attr("type") {
 	case "error", "result":
 		l.Handle(ctx, v, st)
 		return nil
+	}
+	if abroad, err := l.errandOf(ctx, s, v, st); abroad {
+		return err
 	}
 	return l.handle(ctx, v, st)
 }

@@ -30,7 +30,7 @@ func (s *Service) message(ctx context.Context, v Visit, to translate.JID, el *el
 		return translate.Fail(translate.NotAcceptable, "you are not in this room")
 	}
 	if to.Resource != "" {
-		return s.private(c, st, v, to.Resource, el)
+		return s.private(ctx, c, st, v, to.Resource, el)
 	}
 	if x := el.Child(translate.NSMUCUser, "x"); x.Child("", "invite") != nil {
 		return s.invite(ctx, v, c, x)
@@ -114,7 +114,7 @@ const typingFor = 30 * time.Second
 // is between two sessions in a room, and each has the other's real address.
 //
 // spec: XEP-0045 §7.5
-func (s *Service) private(c core.Conversation, st *core.State, v Visit, nick string, el *element.Element) error {
+func (s *Service) private(ctx context.Context, c core.Conversation, st *core.State, v Visit, nick string, el *element.Element) error {
 	switch el.Attr("type") {
 	case "groupchat":
 		return translate.Fail(translate.BadRequest, "to speak to everybody, send to the room itself")
@@ -127,7 +127,7 @@ func (s *Service) private(c core.Conversation, st *core.State, v Visit, nick str
 	}
 	sessions := s.sessionsOf(c.ID, to)
 	if len(sessions) == 0 {
-		return translate.Fail(translate.RecipientUnavailable, nick+" takes no private messages in this room; write to "+s.Names.JID(to).String())
+		return s.aside(ctx, v, to, el)
 	}
 	from := s.Names.RoomJID(c.Address).With(st.Members[v.Who].Nick).String()
 	for _, o := range sessions {
@@ -140,6 +140,31 @@ func (s *Service) private(c core.Conversation, st *core.State, v Visit, nick str
 		s.send(o.jid, copied)
 	}
 	return nil
+}
+
+// aside is what is said in a room to one who has no client of XMPP in it, but one of another network or none at the moment. Those know no
+// private messages of a room: it is said to her person, in the direct conversation with her, and that is where she answers.
+//
+// spec: XEP-0045 §7.5
+func (s *Service) aside(ctx context.Context, v Visit, to core.Address, el *element.Element) error {
+	if to == v.Who || to.Network == core.XMPP {
+		return translate.Fail(translate.RecipientUnavailable, "nobody is there")
+	}
+	speaker := talk.Speaker{Hub: s.Hub, Names: s.Names, Base: s.Base, Who: v.Who, Peer: to, Session: v.From.Resource}
+	if v.With != nil {
+		speaker.With = func(tx hub.Tx) error { return v.With(tx, nil) }
+	}
+	direct := el.Copy().SetAttr("to", s.Names.JID(to).String()).RemoveChildren(func(c *element.Element) bool {
+		return c.Name.Space == translate.NSMUCUser || c.Name.Space == translate.NSOccupantID
+	})
+	said, _, err := speaker.Interpret(ctx, direct)
+	if err != nil {
+		return err
+	}
+	if _, err := speaker.Say(ctx, said); err != nil {
+		return err
+	}
+	return speaker.Tell(ctx, said)
 }
 
 // invite is a mediated invitation.

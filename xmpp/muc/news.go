@@ -23,11 +23,12 @@ func (s *Service) News(ctx context.Context, jid translate.JID, account core.Addr
 			return addressed(jid, s.invitation(n.Conv, n.State, &n.Event, m)), nil, nil
 		}
 		o := s.session(n.Conv.ID, jid)
-		if o == nil || n.Event.Feed <= o.since {
+		if n.Aside || o == nil || n.Event.Feed <= o.since && !n.Again {
 			return nil, nil, nil
 		}
 		out, losses, err := s.event(ctx, n.Conv, n.Before, n.State, &n.Event, account)
-		s.expel(n.Conv.ID, &n.Event, n.State, jid, account)
+		out = s.introduced(o, n.Conv, n.State, &n.Event, out)
+		s.expel(n.Conv.ID, &n.Event, n.State, jid, account, out)
 		return addressed(jid, out...), losses, err
 	case hub.TypingNews:
 		o := s.session(n.Conv, jid)
@@ -72,7 +73,8 @@ func (s *Service) event(ctx context.Context, c core.Conversation, before, st *co
 		case core.AspectTopic:
 			return []*element.Element{s.topic(c, st, e, content)}, nil, nil
 		case core.AspectMovedTo:
-			return []*element.Element{s.destroyed(c, st, viewer)}, nil, nil
+			out, err = s.moved(ctx, c, st, viewer)
+			return out, nil, err
 		case core.AspectCorrected:
 			out, err = s.corrected(ctx, c, before, st, content, viewer)
 			return out, nil, err
@@ -103,7 +105,8 @@ func (s *Service) topic(c core.Conversation, st *core.State, e *core.Event, ch c
 
 // invitation passes an invitation on.
 func (s *Service) invitation(c core.Conversation, st *core.State, e *core.Event, m core.Membership) *element.Element {
-	return translate.Invite(s.Names.RoomJID(c.Address), s.Names.JID(e.Sender).String(), s.Names.JID(m.Target).String(), m.Reason)
+	words := translate.InviteWords(c, st, m.Reason)
+	return translate.Invite(s.Names.RoomJID(c.Address), s.Names.JID(e.Sender).String(), s.Names.JID(m.Target).String(), words)
 }
 
 // typing writes a chat state of an occupant.
@@ -153,14 +156,11 @@ func (s *Service) nickname(v hub.View, conv core.ConvID, who core.Address) (stri
 
 // expel takes a session out of the registry when what it was just told says
 // that it is in the room no longer.
-func (s *Service) expel(id core.ConvID, e *core.Event, st *core.State, jid translate.JID, account core.Address) {
+func (s *Service) expel(id core.ConvID, e *core.Event, st *core.State, jid translate.JID, account core.Address, told []*element.Element) {
 	m, ok := e.Content.(core.Membership)
-	gone := ok && m.Target == account && m.Standing != core.Joined
-	switch ch, _ := e.Content.(core.Change); ch.Aspect {
-	case core.AspectMovedTo:
-		gone = true
-	case core.AspectCorrected:
-		gone = st.Standing(account) != core.Joined || st.MovedTo != nil
+	gone := ok && m.Target == account && m.Standing != core.Joined || ends(told)
+	if ch, ok := e.Content.(core.Change); ok && ch.Aspect == core.AspectCorrected {
+		gone = gone || st.Standing(account) != core.Joined
 	}
 	if !gone {
 		return
@@ -188,7 +188,7 @@ func (s *Service) Deliver(ctx context.Context, d hub.Delivery, to core.Address) 
 	var stanzas []*element.Element
 	for _, o := range s.sessionsOf(d.Room.ID, to) {
 		present = true
-		if e.Feed <= o.since {
+		if e.Feed <= o.since && !movedOn(e) {
 			continue
 		}
 		if stanzas == nil {
@@ -196,10 +196,11 @@ func (s *Service) Deliver(ctx context.Context, d hub.Delivery, to core.Address) 
 				return nil, nil, true, err
 			}
 		}
-		for _, el := range stanzas {
+		mine := s.introduced(o, d.Room, d.State, e, stanzas)
+		for _, el := range mine {
 			out = append(out, addressed(o.jid, el.Copy())...)
 		}
-		s.expel(d.Room.ID, e, d.State, o.jid, to)
+		s.expel(d.Room.ID, e, d.State, o.jid, to, mine)
 	}
 	return out, losses, present, nil
 }

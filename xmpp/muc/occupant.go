@@ -203,26 +203,3 @@ func (s *Service) configChanged(c core.Conversation) *element.Element {
 	st.SetAttr("code", "104")
 	return el
 }
-
-// destroyed tells an occupant that the room is no more, and where it went on.
-//
-// spec: XEP-0045 §10.9
-func (s *Service) destroyed(c core.Conversation, st *core.State, viewer core.Address) *element.Element {
-	p := element.New(translate.NSClient, "presence")
-	p.SetAttr("type", "unavailable")
-	p.SetAttr("from", s.Names.RoomJID(c.Address).With(st.Members[viewer].Nick).String())
-	x := p.Add(translate.NSMUCUser, "x")
-	item := x.Add("", "item")
-	item.SetAttr("affiliation", "none")
-	item.SetAttr("role", noRole)
-	d := x.Add("", "destroy")
-	if st.MovedTo != nil {
-		if !st.MovedTo.Address.IsZero() {
-			d.SetAttr("jid", s.Names.RoomJID(st.MovedTo.Address).String())
-		}
-		if st.MovedTo.Reason != "" {
-			d.Append(element.NewText(translate.NSMUCUser, "reason", st.MovedTo.Reason))
-		}
-	}
-	return addStatus(p, 110)
-}

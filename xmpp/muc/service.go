@@ -53,8 +53,9 @@ type Config struct {
 	// last session has left: she has more often lost a connection than
 	// interest. Zero is six hours.
 	Grace time.Duration
-	// MaxOccupants bounds the sessions in one room; zero is 5000.
-	MaxOccupants int
+	// MaxOccupants bounds the sessions in one room; zero is 5000. MaxShown is how many members one who enters is shown, those first who
+	// were active last; the others are shown when they say something. Zero is 1000.
+	MaxOccupants, MaxShown int
 	// MaxStanza bounds what is said in a room, in bytes as XML: 64 KiB. MaxHistory is how many messages one gets on entering: 500.
 	// MaxPage is how many messages a page of an archive has: 200. MaxItems is how many rooms, or occupants, a list has at a time: 200.
 	MaxStanza, MaxHistory, MaxPage, MaxItems int
@@ -71,6 +72,8 @@ type Service struct {
 	// in says which rooms a session is in.
 	in      map[translate.JID]map[core.ConvID]bool
 	written written
+	// abroad are as many as visitors wait for other servers at a time.
+	abroad chan struct{}
 }
 
 // New makes the service.
@@ -83,7 +86,10 @@ func New(c Config) *Service {
 	if c.Grace == 0 {
 		c.Grace = 6 * time.Hour
 	}
-	return &Service{Config: c, rooms: map[core.ConvID]*room{}, in: map[translate.JID]map[core.ConvID]bool{}}
+	c.MaxShown = cmp.Or(c.MaxShown, 1000)
+	return &Service{
+		Config: c, rooms: map[core.ConvID]*room{}, in: map[translate.JID]map[core.ConvID]bool{}, abroad: make(chan struct{}, maxAbroad),
+	}
 }
 
 // room holds who is in a room now. Its lock is held while somebody enters, so
@@ -102,6 +108,8 @@ type session struct {
 	since core.Feed
 	// extra is what its presence says besides: show, status, capabilities.
 	extra []*element.Element
+	// known are those whom it was shown; nil if that is everybody. The room's lock guards it.
+	known map[core.Address]bool
 }
 
 // Visit is one stanza to the service.
@@ -113,6 +121,10 @@ type Visit struct {
 	Send func(*element.Element)
 	// With is committed with what the stanza does: see [hub.Draft].
 	With func(tx hub.Tx, e *core.Event) error
+	// Room is how many stanzas the session can take now; zero is any number.
+	Room int
+	// admitted says that the rates that hold who enters have let her pass.
+	admitted bool
 }
 
 // room returns the registry's entry, which it makes if asked to.
@@ -204,8 +216,16 @@ func (s *Service) Handle(ctx context.Context, v Visit, el *element.Element) {
 		s.bounced(ctx, v, el)
 		return
 	}
+	if s.goesAbroad(ctx, v, el) {
+		return
+	}
+	s.answer(ctx, v, el, s.handle)
+}
+
+// answer does something with a stanza and tells its sender if it could not be done.
+func (s *Service) answer(ctx context.Context, v Visit, el *element.Element, f func(context.Context, Visit, *element.Element) error) {
 	keep := contain.Keeper{Where: "muc", Log: s.Log, Count: s.Count}
-	err := keep.Do(func() error { return s.handle(ctx, v, el) })
+	err := keep.Do(func() error { return f(ctx, v, el) })
 	if err == nil || el.Attr("type") == "error" {
 		return
 	}
@@ -293,10 +313,7 @@ func (s *Service) find(ctx context.Context, j translate.JID) (core.Conversation,
 		return c, translate.Fail(translate.ItemNotFound, "there is no such room")
 	}
 	if err == nil && c.Address != a {
-		return c, &translate.Error{
-			Condition: translate.GoneError, Text: "this room is at another address",
-			Extra: element.NewText(translate.NSStanzas, "gone", "xmpp:"+s.Names.RoomJID(c.Address).String()+"?join"),
-		}
+		return c, s.movedTo(c.Address, "this room is at another address")
 	}
 	return c, err
 }

@@ -108,7 +108,7 @@ func (s *Service) decline(ctx context.Context, v Visit, c core.Conversation, st 
 		return translate.Fail(translate.JIDMalformed, "")
 	}
 	inviter, err := s.Names.Address(j.Bare())
-	if err != nil || st.Standing(inviter) != core.Joined {
+	if err != nil || st.Standing(inviter) != core.Joined && st.Members[v.Who].By != inviter {
 		return translate.Fail(translate.ItemNotFound, "nobody here has that address")
 	}
 	_, err = s.Hub.Submit(ctx, hub.Draft{

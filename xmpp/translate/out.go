@@ -351,6 +351,18 @@ func Invite(room JID, inviter, invitee, reason string) *element.Element {
 	return m
 }
 
+// InviteWords are the words of an invitation. XMPP has no place for the name of the room but its JID: where that says nothing, the words
+// begin with the name.
+func InviteWords(c core.Conversation, st *core.State, words string) string {
+	if c.Address.Name != string(c.ID) || st.Name == "" {
+		return words
+	}
+	if words = strings.TrimSpace(words); words == "" {
+		return st.Name
+	}
+	return st.Name + ": " + words
+}
+
 // Forwarded wraps a stanza as one that was sent at another time.
 //
 // spec: XEP-0297 §3.1

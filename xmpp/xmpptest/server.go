@@ -41,6 +41,7 @@ type Server struct {
 	options []func(*c2s.Config)
 	streams func(*stream.Clients)
 	setup   func(*Server)
+	around  bool
 	// clients and values are those of the scripts so far.
 	clients map[string]*Client
 	values  map[string]string
@@ -59,6 +60,11 @@ func Streams(f func(*stream.Clients)) func(*Server) { return func(s *Server) { s
 
 // On has the server use another database than a fresh SQLite one.
 func On(db *store.DB) func(*Server) { return func(s *Server) { s.DB = db } }
+
+// Around has the server serve a hub that runs already, for a test that has more than XMPP on it. Its domain is example.org.
+func Around(h *hub.Hub, db *store.DB) func(*Server) {
+	return func(s *Server) { s.Hub, s.DB, s.around = h, db, true }
+}
 
 // New starts a server, which ends with the test.
 func New(t testing.TB, options ...func(*Server)) *Server {
@@ -86,7 +92,9 @@ func (s *Server) Restart() {
 func (s *Server) Start() {
 	t := s.t
 	t.Helper()
-	s.Hub = hubtest.On(t, s.DB)
+	if !s.around {
+		s.Hub = hubtest.On(t, s.DB)
+	}
 	must(t, c2s.Migrate(t.Context(), s.DB))
 	files, err := media.Open(t.TempDir(), media.Limits{})
 	must(t, err)
@@ -98,7 +106,9 @@ func (s *Server) Start() {
 	if s.setup != nil {
 		s.setup(s)
 	}
-	must(t, s.Hub.Start(t.Context()))
+	if !s.around {
+		must(t, s.Hub.Start(t.Context()))
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	s.Addr = ln.Addr().String()
@@ -121,7 +131,9 @@ func (s *Server) Start() {
 		cancel()
 		<-served
 		<-ran
-		s.Hub.Stop()
+		if !s.around {
+			s.Hub.Stop()
+		}
 		_ = files.Close()
 		s.stop = func() {}
 	}
