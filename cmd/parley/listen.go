@@ -124,3 +124,11 @@ func (c *limitedConn) Close() error {
 	defer c.leave()
 	return c.Conn.Close()
 }
+
+// SyscallConn implements syscall.Conn, by which XMPP streams are waited for.
+func (c *limitedConn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}

@@ -121,7 +121,6 @@ func (srv *Server) bind(ctx context.Context, conn *stream.Conn, account core.Add
 	l := &link{conn: conn, released: make(chan struct{})}
 	s := &Session{
 		srv: srv, account: account, jid: full, client: client, hub: hs, link: l,
-		log:   srv.Log.With("account", account.Bare(), "resource", full.Resource),
 		inbox: make(chan inbound), mail: newMailbox(), calls: make(chan func(context.Context), 1),
 		done: make(chan struct{}), drained: make(chan *link, 1),
 		lastSent: map[core.Address]bool{},
@@ -184,14 +183,15 @@ func (srv *Server) fullJID(account core.Address, wish string) (translate.JID, er
 	return bare.With(j.Resourcepart()), nil
 }
 
-// read gives the session what the client says until the stream ends or the session has done with it.
+// read gives the session what the client says until the stream ends or the session has done with it. It waits with little on the
+// stack, see [stream.Conn.Next].
 func (s *Session) read(ctx context.Context, l *link) {
-	pace, account := s.srv.Guard.Pace(guard.Stanzas), s.account.String()
+	slow := s.pace()
+	patient := context.WithoutCancel(ctx) // when the server ends, so does the session, and with it the stream
 	for {
-		el, err := l.conn.Next(ctx)
+		el, err := l.conn.Next(patient)
 		if err == nil {
-			_ = pace.Wait(ctx) // it fails only at the end of the server, which the session hears of
-			_ = s.srv.Guard.Wait(ctx, guard.AccountStanzas, account)
+			slow(ctx)
 		}
 		if !s.hand(l, el, err) {
 			break
@@ -200,7 +200,18 @@ func (s *Session) read(ctx context.Context, l *link) {
 	s.letGo(l)
 }
 
+// pace returns what holds the client to its rates. It fails only at the end of the server, which the session hears of.
+func (s *Session) pace() func(context.Context) {
+	pace, account := s.srv.Guard.Pace(guard.Stanzas), s.account.String()
+	return func(ctx context.Context) {
+		_ = pace.Wait(ctx)
+		_ = s.srv.Guard.Wait(ctx, guard.AccountStanzas, account)
+	}
+}
+
 // hand gives the session what was read, and says whether to read on.
+//
+//go:noinline
 func (s *Session) hand(l *link, el *element.Element, err error) bool {
 	told := int64(-1)
 	if err == nil {
@@ -217,6 +228,8 @@ func (s *Session) hand(l *link, el *element.Element, err error) bool {
 }
 
 // letGo waits until the session has done with the stream.
+//
+//go:noinline
 func (s *Session) letGo(l *link) {
 	select {
 	case <-l.released:

@@ -110,7 +110,7 @@ func (s *Session) bound(ctx context.Context, ask *element.Element) *element.Elem
 	if ends, err := q.archiveEnds(); err == nil {
 		bound.Append(ends)
 	} else {
-		s.log.Error("reading the ends of an archive", "err", err)
+		s.Log().Error("reading the ends of an archive", "err", err)
 	}
 	if ask.Child(translate.NSCarbons, "enable") != nil {
 		s.state.carbons.Store(true)

@@ -206,6 +206,6 @@ func (s *Session) wants(nodes map[string]bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := s.lastItems(ctx); err != nil {
-		s.log.Error("sending last items", "err", err)
+		s.Log().Error("sending last items", "err", err)
 	}
 }

@@ -76,7 +76,7 @@ func (s *Session) enabled(ctx context.Context, el *element.Element) *element.Ele
 	if r := el.Attr("resume"); r == "true" || r == "1" {
 		id := core.NewToken()
 		if err := s.srv.Hub.Write(ctx, func(tx hub.Tx) error { return newStream(tx, id, s.account) }); err != nil {
-			s.log.Error("enabling stream management", "err", err)
+			s.Log().Error("enabling stream management", "err", err)
 			return smFailed(translate.InternalServerError.Name)
 		}
 		s.smID = id
@@ -231,7 +231,7 @@ func (s *Session) keepCount(ctx context.Context) {
 	}
 	id, h := s.smID, s.in.H()
 	if err := s.srv.Hub.Write(ctx, func(tx hub.Tx) error { return putCount(tx, id, h) }); err != nil {
-		s.log.Error("keeping the count of a stream", "err", err)
+		s.Log().Error("keeping the count of a stream", "err", err)
 	}
 }
 

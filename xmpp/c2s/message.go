@@ -72,7 +72,7 @@ func (s *Session) talk(ctx context.Context, st *element.Element, to translate.JI
 		return err
 	}
 	for _, l := range losses {
-		s.log.Debug("not carried", "loss", l.String())
+		s.Log().Debug("not carried", "loss", l.String())
 	}
 	kept, err := speaker.Say(ctx, said)
 	if err != nil {

@@ -239,7 +239,7 @@ func (srv *Server) lastEvent(ctx context.Context, v hub.View, a core.Address, no
 func (s *Session) contactArrived(who core.Address, _ *element.Element) {
 	if who.IsLocal() && len(s.notify) > 0 && !s.lastSent[who] {
 		if err := s.lastItemsOf(context.Background(), who); err != nil {
-			s.log.Error("sending last items", "err", err)
+			s.Log().Error("sending last items", "err", err)
 		}
 	}
 }

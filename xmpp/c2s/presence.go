@@ -160,7 +160,7 @@ func (s *Session) unavailable(ctx context.Context, st *element.Element) {
 		st = element.New(translate.NSClient, "presence").SetAttr("type", "unavailable").SetAttr("from", s.jid.String())
 	}
 	if err := s.srv.Hub.SetPresence(ctx, s.account, translate.ReadPresence(st, s.jid)); err != nil {
-		s.log.Error("ending presence", "err", err)
+		s.Log().Error("ending presence", "err", err)
 	}
 	for to := range s.directed {
 		_ = s.forward(st.Copy().SetAttr("to", to.String()), to)

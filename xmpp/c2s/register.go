@@ -184,6 +184,6 @@ func (q *question) removeAccount() error {
 	if err := q.srv.Hub.DeleteAccount(q.ctx, q.who); err != nil {
 		return err
 	}
-	q.s.log.Info("an account was removed by its user")
+	q.s.Log().Info("an account was removed by its user")
 	return q.srv.Hub.Write(q.ctx, func(tx hub.Tx) error { return forgetLogins(tx, q.who, "") })
 }

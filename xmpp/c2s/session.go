@@ -25,7 +25,6 @@ type Session struct {
 	jid     translate.JID // full
 	client  string        // the installation, as it named itself with SASL2
 	hub     *hub.Session
-	log     *slog.Logger
 
 	// What other goroutines may use.
 	inbox chan inbound
@@ -122,8 +121,10 @@ func (s *Session) ID() string { return s.hub.ID() }
 // Server returns the server that holds the session.
 func (s *Session) Server() *Server { return s.srv }
 
-// Log is for what concerns the session.
-func (s *Session) Log() *slog.Logger { return s.log }
+// Log is for what concerns the session. It is made when it is needed, which is seldom.
+func (s *Session) Log() *slog.Logger {
+	return s.srv.Log.With("account", s.account.Bare(), "resource", s.jid.Resource)
+}
 
 // Available says whether the client has sent initial presence. Any goroutine may ask.
 func (s *Session) Available() bool { return s.state.available.Load() }
@@ -200,7 +201,7 @@ func (s *Session) readNews(ctx context.Context) {
 			return
 		}
 		if err := s.news(ctx, n); err != nil {
-			s.log.Error("telling a client", "err", err)
+			s.Log().Error("telling a client", "err", err)
 			s.fail(stream.Errorf(stream.InternalServerError, ""))
 		}
 	}
@@ -334,7 +335,7 @@ func (s *Session) end(ctx context.Context) {
 		why = nil
 	}
 	s.unlink(why)
-	s.log.Debug("session ended", "why", s.ended)
+	s.Log().Debug("session ended", "why", s.ended)
 }
 
 // Send sends a stanza to the client.

@@ -160,7 +160,7 @@ func (s *Session) answered(ctx context.Context, st *element.Element, err error) 
 		return
 	}
 	if hub.CodeOf(err) == "" && !isStanzaError(err) && ctx.Err() == nil {
-		s.log.Error("dealing with a stanza", "kind", st.Name.Local, "err", err)
+		s.Log().Error("dealing with a stanza", "kind", st.Name.Local, "err", err)
 	}
 	if t := st.Attr("type"); t != "error" && t != "result" {
 		s.Send(translate.Bounce(st, err))

@@ -201,6 +201,9 @@ func (r *Reader) selfClosed(p *parser) bool {
 	return err == nil && end
 }
 
+// Await waits until the next element begins, as Next does first. When the source's time-out has ended it, it may be called again.
+func (r *Reader) Await() error { return r.skipSpace() }
+
 // Next reads the next element at the top level of the stream.
 func (r *Reader) Next() (*Element, error) {
 	if r.header == nil {

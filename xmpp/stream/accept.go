@@ -111,21 +111,24 @@ func (a *acceptor) run(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// serverTLS makes the configuration of one connection. It takes down which certificate was shown, which tls-server-end-point needs;
-// since a resumed session shows none, sessions are not resumed. host stands in when the client names none.
-func (c *Conn) serverTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), host string) *tls.Config {
+// serverTLS makes a configuration for all connections of one kind. It takes down which certificate was shown, which tls-server-end-point
+// needs; since a resumed session shows none, sessions are not resumed.
+func serverTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		SessionTicketsDisabled: true,
+		NextProtos:             protocols,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			w, ok := hello.Conn.(*wire)
+			if !ok {
+				return nil, errors.New("TLS on a connection that is no wire")
+			}
 			if hello.ServerName == "" {
-				hello.ServerName = host
+				hello.ServerName = w.host
 			}
 			cert, err := get(hello)
 			if err == nil && cert != nil && len(cert.Certificate) > 0 {
-				c.mu.Lock()
-				c.leaf = cert.Certificate[0]
-				c.mu.Unlock()
+				w.leaf = cert.Certificate[0]
 			}
 			return cert, err
 		},
@@ -135,12 +138,11 @@ func (c *Conn) serverTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error
 // directTLS begins TLS before the stream.
 //
 // spec: XEP-0368 §3
-func (c *Conn) directTLS(ctx context.Context, cfg *tls.Config, protocol string) error {
-	cfg.NextProtos = []string{protocol}
+func (c *Conn) directTLS(ctx context.Context, cfg *tls.Config) error {
 	return c.startTLS(ctx, func() *tls.Conn { return tls.Server(c.wire, cfg) })
 }
 
-// upgrade answers starttls.
+// upgrade answers starttls. The certificate is one for the domain of the stream, if the peer asks for none in TLS.
 //
 // spec: RFC 6120 §5.4.2.3
 func (c *Conn) upgrade(ctx context.Context, cfg *tls.Config) error {
@@ -150,5 +152,6 @@ func (c *Conn) upgrade(ctx context.Context, cfg *tls.Config) error {
 	if err := c.Send(element.New(NSTLS, "proceed")); err != nil {
 		return err
 	}
+	c.wire.host = c.LocalDomain()
 	return c.startTLS(ctx, func() *tls.Conn { return tls.Server(c.wire, cfg) })
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/xdg-go/scram"
 	"parley/xmpp/element"
@@ -46,6 +47,9 @@ type Clients struct {
 	Log *slog.Logger
 
 	pending pending
+	// The configurations of TLS, the same for all connections.
+	once             sync.Once
+	direct, starting *tls.Config
 }
 
 // Serve accepts streams that begin in the clear and must use STARTTLS, until ctx ends or ln fails; it closes ln, and returns when
@@ -58,29 +62,51 @@ func (s *Clients) Serve(ctx context.Context, ln net.Listener) error { return s.r
 func (s *Clients) ServeTLS(ctx context.Context, ln net.Listener) error { return s.run(ctx, ln, true) }
 
 func (s *Clients) run(ctx context.Context, ln net.Listener, direct bool) error {
+	s.once.Do(func() {
+		s.direct, s.starting = serverTLS(s.GetCertificate, "xmpp-client"), serverTLS(s.GetCertificate)
+	})
 	set := s.Settings.withDefaults()
 	a := acceptor{set: set, pending: &s.pending, log: s.Log, serve: func(ctx context.Context, nc net.Conn, leave func()) {
-		c := newConn(ctx, nc, set, clientEncoder)
-		c.release = leave
-		defer c.Abort()
-		s.serve(ctx, c, direct)
+		s.serve(ctx, clientConn(ctx, nc, &set, leave), direct)
 	}}
 	return a.run(ctx, ln)
 }
 
-// serve serves one stream until it has ended.
+// clientConn is a client's stream; leave is called when it has authenticated or ended.
+//
+//go:noinline
+func clientConn(ctx context.Context, nc net.Conn, set *Settings, leave func()) *Conn {
+	c := newConn(ctx, nc, *set, clientEncoder)
+	c.release = leave
+	return c
+}
+
+// serve serves one stream until it has ended. What it has on the stack is there as long as the stream is.
 func (s *Clients) serve(ctx context.Context, c *Conn, direct bool) {
+	defer c.Abort()
+	if !s.negotiate(ctx, c, direct) {
+		return
+	}
+	c.inspect = checkStanza
+	if c.doc != nil && c.tlsConn() != nil {
+		c.wire.awaitable()
+	}
+	s.Handle(ctx, c)
+	c.Close(nil)
+}
+
+// negotiate says whether a client has authenticated. If not, the stream is closed.
+//
+//go:noinline
+func (s *Clients) negotiate(ctx context.Context, c *Conn, direct bool) bool {
 	n := &clientNegotiation{s: s, c: c}
 	stop := context.AfterFunc(ctx, c.Abort)
 	err := n.run(ctx, direct)
 	if stop(); err != nil {
 		s.Log.Debug("client stream was not negotiated", "addr", c.RemoteAddr(), "err", err)
 		c.Close(err)
-		return
 	}
-	c.inspect = checkStanza
-	s.Handle(ctx, c)
-	c.Close(nil)
+	return err == nil
 }
 
 // clientNegotiation is a client's stream until it has authenticated.
@@ -110,7 +136,7 @@ var clientTable = map[xml.Name]func(n *clientNegotiation, ctx context.Context, e
 // spec: RFC 6120 §4.3
 func (n *clientNegotiation) run(ctx context.Context, direct bool) error {
 	if direct {
-		if err := n.c.directTLS(ctx, n.c.serverTLS(n.s.GetCertificate, ""), "xmpp-client"); err != nil {
+		if err := n.c.directTLS(ctx, n.s.direct); err != nil {
 			return err
 		}
 	}
@@ -234,7 +260,7 @@ func (n *clientNegotiation) startTLS(ctx context.Context, _ *element.Element) (b
 	if n.c.secured() {
 		return false, Errorf(PolicyViolation, "TLS is in use already")
 	}
-	return true, n.c.upgrade(ctx, n.c.serverTLS(n.s.GetCertificate, n.c.LocalDomain()))
+	return true, n.c.upgrade(ctx, n.s.starting)
 }
 
 func (n *clientNegotiation) auth(ctx context.Context, el *element.Element) (bool, error) {

@@ -92,7 +92,6 @@ type Conn struct {
 
 	mu        sync.Mutex
 	tls       *tls.Conn
-	leaf      []byte // DER of the certificate we showed as a server, for channel binding
 	id        string
 	lang      string
 	local     string
@@ -196,6 +195,9 @@ func (c *Conn) Next(ctx context.Context) (*element.Element, error) {
 	}
 	defer c.interruptible(ctx)()
 	for {
+		if err := c.await(); err != nil {
+			return nil, c.explain(ctx, err)
+		}
 		el, err := c.read(ctx)
 		if err != nil {
 			return nil, err
@@ -207,6 +209,22 @@ func (c *Conn) Next(ctx context.Context) (*element.Element, error) {
 			return el, err
 		}
 	}
+}
+
+// await waits for an element to begin. It waits below TLS, see wire.await, and has a glance through TLS at what has come.
+func (c *Conn) await() error {
+	for c.wire.raw != nil && c.doc.Buffered() == 0 {
+		c.wire.glance = true
+		err := c.doc.Await()
+		c.wire.glance = false
+		if _, none := errors.AsType[nothing](err); !none {
+			return err
+		}
+		if err := c.wire.await(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // interruptible lets the end of ctx interrupt reading until the function returned is called.

@@ -115,9 +115,9 @@ var inboundTable = map[xml.Name]func(in *inbound, el *element.Element) error{
 func (in *inbound) run(ctx context.Context, direct bool) (*element.Element, error) {
 	defer context.AfterFunc(ctx, in.c.Abort)()
 	if direct {
-		cfg := in.c.serverTLS(in.f.GetCertificate, "")
+		cfg := serverTLS(in.f.GetCertificate, "xmpp-server")
 		cfg.ClientAuth = tls.RequestClientCert
-		if err := in.c.directTLS(ctx, cfg, "xmpp-server"); err != nil {
+		if err := in.c.directTLS(ctx, cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -241,7 +241,7 @@ func (in *inbound) startTLS(*element.Element) error {
 	if busy {
 		return Errorf(PolicyViolation, "TLS comes first")
 	}
-	cfg := in.c.serverTLS(in.f.GetCertificate, in.c.LocalDomain())
+	cfg := serverTLS(in.f.GetCertificate)
 	cfg.ClientAuth = tls.RequestClientCert
 	ctx := in.c.wire.ctx
 	if err := in.c.upgrade(ctx, cfg); err != nil {

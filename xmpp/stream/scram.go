@@ -237,10 +237,7 @@ func (c *Conn) channelBindings() []scram.ChannelBinding {
 	if b, err := scram.NewTLSExporterBinding(&state); err == nil {
 		out = append(out, b)
 	}
-	c.mu.Lock()
-	leaf := c.leaf
-	c.mu.Unlock()
-	cert, err := x509.ParseCertificate(leaf)
+	cert, err := x509.ParseCertificate(c.wire.leaf)
 	if err != nil {
 		return out
 	}
