@@ -1,10 +1,14 @@
 package devices_test
 
 import (
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"parley/core"
 	"parley/matrix/federation/federationtest"
+	"parley/matrix/rooms/roomstest"
 )
 
 // Two people on two servers do what their clients do for an encrypted room: they
@@ -112,5 +116,42 @@ func TestExchange(t *testing.T) {
 		if !strings.HasPrefix(c, "PUT ") {
 			t.Errorf("there was a call: %s", c)
 		}
+	}
+}
+
+// In a room that was entered in earnest, the servers hear of those who enter and
+// of their devices.
+func TestRealRoom(t *testing.T) {
+	w := newWorld(t, nil, "a.test", "b.test")
+	alice, bob := w.Server("a.test").User("alice"), w.Server("b.test").User("bob")
+	upload(alice, "alice's")
+	upload(bob, "bob's")
+	room := bob.Create(object{"preset": "public_chat"})
+	sinceA, sinceB := token(alice), token(bob)
+	alice.Do("POST", "/v3/join/"+url.PathEscape(room)+"?server_name=b.test", object{})
+	federationtest.Eventually(t, "alice at b.test", func() bool { return w.Server("b.test").Standing(room, alice.ID) == core.Joined })
+	if got := changes(alice, sinceA); !strings.Contains(got, bob.ID) {
+		t.Errorf("alice hears of %s", got)
+	}
+	if got := changes(bob, sinceB); !strings.Contains(got, alice.ID) {
+		t.Errorf("bob hears of %s", got)
+	}
+	if got := curve(query(alice, bob.ID), bob.ID, "BOB"); got != "bob's" {
+		t.Errorf("alice sees %q", got)
+	}
+	if got := curve(query(bob, alice.ID), alice.ID, "ALICE"); got != "alice's" {
+		t.Errorf("bob sees %q", got)
+	}
+	// Alice's server told the other that she is there.
+	federationtest.Eventually(t, "an introduction", func() bool {
+		return slices.ContainsFunc(updates(t, w.edus()), func(u told) bool { return u.dest == "b.test" && u.User == alice.ID })
+	})
+	upload(alice, "other")
+	federationtest.Eventually(t, "the other key at bob's", func() bool { return curve(query(bob, alice.ID), alice.ID, "ALICE") == "other" })
+	sinceB = token(bob)
+	alice.Do("POST", roomstest.Room(room, "/leave"), object{})
+	federationtest.Eventually(t, "alice gone at b.test", func() bool { return w.Server("b.test").Standing(room, alice.ID) == core.Left })
+	if got := changes(bob, sinceB); got != "[] [@alice:a.test]" {
+		t.Errorf("bob hears of %s", got)
 	}
 }
