@@ -1,7 +1,9 @@
 package federation
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -54,6 +56,13 @@ func (e *Error) Words() string {
 // Errorf makes an [Error] of ours.
 func Errorf(status int, errcode, format string, args ...any) *Error {
 	return &Error{Status: status, Errcode: errcode, Text: fmt.Sprintf(format, args...)}
+}
+
+// Missing reports whether a call failed because there is no server of that name,
+// as far as name servers know.
+func Missing(err error) bool {
+	e, ok := errors.AsType[*net.DNSError](err)
+	return ok && e.IsNotFound
 }
 
 func errUnauthorized(why error) *Error {

@@ -66,6 +66,8 @@ type Config struct {
 	Client Caller
 	Keys   Keys
 	Access Access
+	// Aliases are those of other servers.
+	Aliases Aliases
 	// History may be nil: then there is none to be had.
 	History History
 	// Domains are hosted here; Signers is what they sign with.

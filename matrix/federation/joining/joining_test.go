@@ -57,6 +57,6 @@ func TestJoinVersions(t *testing.T) {
 		t.Errorf("%d %s", a.Status, a.Raw)
 	}
 	w.Cut("a.test", true)
-	refused(t, "a server that is gone", enter(bob, "!nothing:a.test"), http.StatusServiceUnavailable, "M_UNKNOWN")
+	refused(t, "a server that is gone", enter(bob, "!nothing:a.test"), http.StatusBadGateway, "M_UNKNOWN")
 	federationtest.Eventually(t, "calls", func() bool { return len(w.Calls()) > 0 })
 }

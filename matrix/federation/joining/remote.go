@@ -2,16 +2,15 @@ package joining
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"parley/core"
 	"parley/hub"
+	"parley/matrix/client"
 	"parley/matrix/federation"
 	"parley/matrix/shared"
 	"parley/matrix/wire"
@@ -28,35 +27,33 @@ func noneIs(err error) error {
 	return err
 }
 
-// Resolve asks an alias's server for the room to which it leads, and the servers
-// that are in it.
+// Aliases finds the room to which an alias of another server leads, and servers
+// that are in it. Package directory does.
+type Aliases interface {
+	Resolve(ctx context.Context, alias string) (roomID string, servers []string, err error)
+}
+
+// resolve asks for an alias, and says what came of it to people of any network.
 //
-// spec: MX 1.19 SS §20
-func (j *Joining) Resolve(ctx context.Context, alias string) (roomID string, servers []string, err error) {
+// spec: MX 1.19 SS §10
+func (j *Joining) resolve(ctx context.Context, alias string) (roomID string, servers []string, err error) {
 	_, server, err := wire.ParseAlias(alias)
 	if err != nil {
 		return "", nil, hub.Refuse(hub.Bad, "%.300q is no room alias", alias)
 	}
-	raw, err := j.cfg.Client.Do(ctx, federation.Call{
-		Origin: j.cfg.Domains[0], Destination: server, Method: http.MethodGet, Insist: true,
-		URI:       federation.URI(url.Values{"room_alias": {alias}}, "_matrix", "federation", "v1", "query", "directory"),
-		MaxAnswer: maxInvite, Timeout: j.cfg.AskTimeout,
-	})
-	if e, ok := errors.AsType[*federation.Error](err); ok && e.Status == http.StatusNotFound {
+	roomID, servers, err = j.cfg.Aliases.Resolve(ctx, alias)
+	e, ok := errors.AsType[*client.Error](err)
+	switch {
+	case !ok:
+		return roomID, servers, err
+	case e.Status == http.StatusNotFound:
 		return "", nil, hub.Refuse(hub.NotFound, "there is no room %.300s", alias)
+	case federation.Missing(err):
+		return "", nil, hub.Refuse(hub.NoServer, "there is no Matrix server %s", server)
+	case e.Status == http.StatusBadGateway:
+		return "", nil, hub.Refuse(hub.Unreachable, "%s cannot be reached", server)
 	}
-	if err != nil {
-		j.cfg.Log.Info("a room alias cannot be looked up", "alias", alias, "err", err)
-		return "", nil, hub.Refuse(hub.Unable, "%s does not say to which room %.300s leads", server, alias)
-	}
-	var answer struct {
-		RoomID  string   `json:"room_id"`
-		Servers []string `json:"servers"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil || wire.CheckRoomID(answer.RoomID) != nil {
-		return "", nil, hub.Refuse(hub.Unable, "%s answers with what it must not", server)
-	}
-	return answer.RoomID, candidates(func(string) bool { return false }, answer.Servers, []string{server}), nil
+	return "", nil, hub.Refuse(hub.Unable, "%s does not say to which room %.300s leads", server, alias)
 }
 
 // alias spells the address of a room of another Matrix server.
@@ -87,7 +84,7 @@ func (j *Joining) Look(ctx context.Context, _, room core.Address) (core.ConvID, 
 	if err != nil || known != "" {
 		return known, err
 	}
-	roomID, _, err := j.Resolve(ctx, alias)
+	roomID, _, err := j.resolve(ctx, alias)
 	if err != nil {
 		return "", err
 	}
@@ -182,7 +179,7 @@ func (j *Joining) find(ctx context.Context, idOrAlias string, via []string, who 
 	roomID, servers := idOrAlias, []string(nil)
 	if strings.HasPrefix(idOrAlias, "#") {
 		var err error
-		if roomID, servers, err = j.Resolve(ctx, idOrAlias); err != nil {
+		if roomID, servers, err = j.resolve(ctx, idOrAlias); err != nil {
 			return nil, w, err
 		}
 	}

@@ -86,33 +86,36 @@ var byErrcode = map[string]struct {
 	code hub.Code
 	text string
 }{
-	"M_FORBIDDEN":                 {6, hub.Forbidden, "the room does not let you in"},
-	"M_INCOMPATIBLE_ROOM_VERSION": {5, hub.Unable, "the room has a version that this server does not know"},
-	"M_UNABLE_TO_GRANT_JOIN":      {4, hub.MembersOnly, "nobody on the servers that were asked can let you in"},
-	"M_UNABLE_TO_AUTHORISE_JOIN":  {3, hub.MembersOnly, "the servers that were asked cannot see whether you may come in"},
-	"M_NOT_FOUND":                 {2, hub.NotFound, "there is no such room"},
+	"M_FORBIDDEN":                 {7, hub.Forbidden, "the room does not let you in"},
+	"M_INCOMPATIBLE_ROOM_VERSION": {6, hub.Unable, "the room has a version that this server does not know"},
+	"M_UNABLE_TO_GRANT_JOIN":      {5, hub.MembersOnly, "nobody on the servers that were asked can let you in"},
+	"M_UNABLE_TO_AUTHORISE_JOIN":  {4, hub.MembersOnly, "the servers that were asked cannot see whether you may come in"},
+	"M_NOT_FOUND":                 {3, hub.NotFound, "there is no such room"},
 }
 
 func refusalOf(server string, err error) *refusal {
 	if hub.CodeOf(err) != "" {
-		return &refusal{7, err}
+		return &refusal{8, err}
 	}
 	if v, ok := errors.AsType[*versionError](err); ok {
-		return &refusal{5, hub.Refuse(hub.Unable, "%v", v)}
+		return &refusal{6, hub.Refuse(hub.Unable, "%v", v)}
 	}
 	if errors.Is(err, errAnswer) {
-		return &refusal{1, hub.Refuse(hub.Unable, "%s answers with what it must not", server)}
+		return &refusal{2, hub.Refuse(hub.Unable, "%s answers with what it must not", server)}
 	}
 	e, ok := errors.AsType[*federation.Error](err)
+	if !ok && federation.Missing(err) {
+		return &refusal{0, hub.Refuse(hub.NoServer, "there is no Matrix server %s", server)}
+	}
 	if !ok {
-		return &refusal{0, hub.Refuse(hub.Unable, "%s cannot be reached", server)}
+		return &refusal{1, hub.Refuse(hub.Unreachable, "%s cannot be reached", server)}
 	}
 	known, ok := byErrcode[e.Errcode]
 	if !ok && e.Status == http.StatusForbidden {
 		known, ok = byErrcode["M_FORBIDDEN"], true
 	}
 	if !ok {
-		return &refusal{1, hub.Refuse(hub.Unable, "%s cannot do that: %s", server, e.Words())}
+		return &refusal{2, hub.Refuse(hub.Unable, "%s cannot do that: %s", server, e.Words())}
 	}
 	text := known.text
 	if said := e.Words(); said != "" {
