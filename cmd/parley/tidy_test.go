@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -31,4 +32,17 @@ func TestBurst(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	tidy(ctx) // ends
+}
+
+// A small heap has room for garbage, a large one no more than Go gives it.
+func TestGCPercent(t *testing.T) {
+	for live, want := range map[uint64]int{0: gcMost, 1 << 20: gcMost, 40 << 20: 300, 64 << 20: 200, 100 << 20: 125, 128 << 20: 100, 1 << 40: 100} {
+		if got := gcPercent(live); got != want {
+			t.Errorf("%d MiB in use: %d percent, not %d", live>>20, got, want)
+		}
+	}
+	runtime.GC()
+	if n := live(); n == 0 {
+		t.Error("the runtime does not say what is in use")
+	}
 }
