@@ -34,6 +34,9 @@ var Full = Size{
 // text is the body of every message.
 var text = strings.Repeat("All work and no play makes Jack a dull boy. ", 3)
 
+// openings is how many messages of each session, on average, arrive before the warming up begins.
+const openings = 4
+
 // drainTimeout is how long a server may take to deliver what is under way when a
 // measurement ends.
 const drainTimeout = 2 * time.Minute
@@ -136,6 +139,11 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 		if err := c.say(int64(size.Window)); err != nil {
 			return nil, err
 		}
+	}
+	// The first messages of a pair open its conversation, which takes longer than all that follow.
+	opened := int64(openings * size.Sessions)
+	if !waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= opened }) {
+		return nil, errors.Join(fmt.Errorf("bench: %d of the first %d messages arrived in %v", run.received.Load(), opened, drainTimeout), firstFailure(clients))
 	}
 	acked := func() (n int64) {
 		for _, c := range clients {

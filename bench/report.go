@@ -214,7 +214,7 @@ func (r *Report) Write(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("bench: report: %w", err)
 	}
-	data := map[string]any{"Report": r, "Table": r.table(), "Page": pageSize, "Fill": fill, "FillLimit": fillTimeout, "ServerCPU": ServerCPU, "ClientCPU": ClientCPU, "Text": len(text)}
+	data := map[string]any{"Report": r, "Table": r.table(), "Page": pageSize, "Fill": fill, "FillLimit": fillTimeout, "Openings": openings, "ServerCPU": ServerCPU, "ClientCPU": ClientCPU, "Text": len(text)}
 	if err := t.Execute(w, data); err != nil {
 		return fmt.Errorf("bench: report: %w", err)
 	}
