@@ -15,6 +15,7 @@ import (
 	"parley/hub"
 	"parley/internal/contain"
 	"parley/media"
+	"parley/media/fetch"
 	"parley/store"
 	"parley/xmpp/adhoc"
 	"parley/xmpp/element"
@@ -71,6 +72,10 @@ type Config struct {
 	Router Router
 	// Files keeps uploads and avatars; nil for none.
 	Files *media.Files
+	// Appear asks how one on another network than XMPP appears, on behalf of an account; nil for what is known. Remote brings the
+	// pictures here that are elsewhere; nil brings none.
+	Appear func(ctx context.Context, account, who core.Address) (core.Profile, error)
+	Remote *fetch.Fetcher
 	// Base is "https://" and the host of links to files.
 	Base string
 	// Version is told in answer to XEP-0092.

@@ -42,6 +42,8 @@ type question struct {
 	to      translate.JID
 	iq      *element.Element
 	payload *element.Element
+	// seen is how the account appears, if that was found out: see appear.
+	seen *appearance
 }
 
 // own says whether an account asks for what is its own.
@@ -214,9 +216,22 @@ func (s *Session) iq(ctx context.Context, st *element.Element) error {
 		table = ownTable
 	}
 	q := &question{srv: s.srv, ctx: ctx, from: s.jid, who: s.account, s: s, account: account, to: to, iq: st}
+	if q.abroad() {
+		return s.Beside(translate.JID{}, q.appear, func(ctx context.Context, err error) error {
+			if q.ctx = ctx; err != nil {
+				return err
+			}
+			return q.reply(table)
+		})
+	}
+	return q.reply(table)
+}
+
+// reply sends the client what comes of its question.
+func (q *question) reply(table map[what]handler) error {
 	res, err := q.ask(table)
 	if err == nil {
-		s.Send(res)
+		q.s.Send(res)
 	}
 	return err
 }

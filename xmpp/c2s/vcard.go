@@ -30,21 +30,21 @@ func (q *question) vcard() (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	profile, err := q.srv.Hub.Profile(q.ctx, q.account)
+	look, err := q.look()
 	if err != nil {
 		return nil, err
 	}
 	if card == nil {
 		card = element.New(nsVCard, "vCard")
 	}
-	if profile.Name != "" && card.Child("", "FN") == nil {
-		card.Append(element.NewText(nsVCard, "FN", profile.Name))
+	if look.Name != "" && card.Child("", "FN") == nil {
+		card.Append(element.NewText(nsVCard, "FN", look.Name))
 	}
-	setText(card, "NICKNAME", profile.Name)
+	setText(card, "NICKNAME", look.Name)
 	card.RemoveChildren(func(c *element.Element) bool { return c.Name.Local == "PHOTO" })
-	if picture, typ, ok := q.srv.picture(q.ctx, profile); ok {
+	if look.photo != nil {
 		photo := card.Add("", "PHOTO")
-		photo.Append(element.NewText(nsVCard, "TYPE", typ), element.NewText(nsVCard, "BINVAL", base64.StdEncoding.EncodeToString(picture)))
+		photo.Append(element.NewText(nsVCard, "TYPE", look.typ), element.NewText(nsVCard, "BINVAL", base64.StdEncoding.EncodeToString(look.photo)))
 	}
 	return card, nil
 }

@@ -109,8 +109,12 @@ func (d *Directory) Ask(ctx context.Context, who core.Address, fresh func() erro
 
 // Profile is how one on another Matrix server appears, for the clients of other
 // networks: what Ask is for Matrix clients. It is asked for on behalf of an
-// account, which may do so only so often.
+// account, which may do so only so often. Of people of other networks it is what
+// is known.
 func (d *Directory) Profile(ctx context.Context, account, who core.Address) (core.Profile, error) {
+	if who.Network != core.Matrix {
+		return d.cfg.Hub.Profile(ctx, who)
+	}
 	p, err := d.profile(ctx, who, func() error {
 		if !d.pace.allow(account, d.cfg.Now()) {
 			return hub.Refuse(hub.TooMany, "you look at too many people; wait a little")
