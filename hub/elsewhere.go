@@ -35,10 +35,14 @@ type Remote interface {
 // the state in which it began: older history is learnt downwards from here.
 const projected core.Position = 1 << 40
 
+// Ground is a position above the state with which a graph of other servers was
+// found, and below all of its history.
+const Ground = projected / 2
+
 // Found reports whether an event is of the state in which a graph was found when
 // it was entered: nobody here was there, and it is in nobody's history. Once more
 // of the history is known it may be: see [GraphTurn.Lower].
-func Found(e *core.Event) bool { return e.Feed < 0 && e.Position < projected/2 }
+func Found(e *core.Event) bool { return e.Feed < 0 && e.Position < Ground }
 
 // Beginning is a position before all of a conversation's history and after what
 // was found of its state, as far as that can be told without looking at all of
@@ -52,7 +56,7 @@ func Beginning(v View, conv core.ConvID) (core.Position, error) {
 	if err != nil || len(first) == 0 || !Found(&first[0]) {
 		return 0, err
 	}
-	return projected / 2, nil
+	return Ground, nil
 }
 
 // ErrAsk says that only another server can do it: the room's own, or one that

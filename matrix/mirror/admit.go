@@ -265,8 +265,8 @@ func (t *minting) keepState(p *wire.PDU) (replaces string, err error) {
 	if err != nil && !store.NotFound(err) {
 		return "", err
 	}
-	_, err = t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id)
-		VALUES ($1, $2, $3, $4, $5, $6)`, conv, p.Type, *p.StateKey, pos, int64(always), p.EventID)
+	_, err = t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id, told)
+		VALUES ($1, $2, $3, $4, $5, $6, $4)`, conv, p.Type, *p.StateKey, pos, int64(always), p.EventID)
 	if t.room != nil {
 		t.room.state[wire.StateKey{Type: p.Type, Key: *p.StateKey}] = p.EventID
 	}

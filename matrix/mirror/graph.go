@@ -33,6 +33,9 @@ type Adopted struct {
 type Piece struct {
 	wire.StateKey
 	EventID string
+	// Quiet says that nobody here knows the room without it, so that where it is
+	// in force already nobody need be told.
+	Quiet bool
 }
 
 // UseGraph sets who is told. It is called before the hub starts.
@@ -151,9 +154,9 @@ func (m *Mirror) admitGraph(tx hub.Tx, c *core.Conversation, before *core.State,
 // what replaced it since.
 func (t *minting) keepFound(p *wire.PDU) error {
 	conv, pos := string(t.c.ID), int64(t.e.Position)
-	_, err := t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id)
+	_, err := t.sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id, told)
 		VALUES ($1, $2, $3, $4, COALESCE((SELECT MIN(pos) FROM mirror_state
-			WHERE conv = $1 AND type = $2 AND state_key = $3 AND pos > $4), $5), $6)`,
+			WHERE conv = $1 AND type = $2 AND state_key = $3 AND pos > $4), $5), $6, $4)`,
 		conv, p.Type, *p.StateKey, pos, int64(always), p.EventID)
 	return err
 }
@@ -177,20 +180,35 @@ func (m *Mirror) correct(tx hub.Tx, c *core.Conversation, e *core.Event) error {
 			continue
 		}
 		if n == 0 {
-			var in string
-			err := sql.QueryRow(`SELECT event_id FROM mirror_state WHERE conv = $1 AND type = $2 AND state_key = $3 AND until = $4`,
-				conv, p.Type, p.Key, int64(always)).Scan(&in)
-			if err == nil {
-				continue // in force already, as what was found is
-			}
-			if !store.NotFound(err) {
+			in, err := inForce(sql, conv, p, pos)
+			if err != nil {
 				return err
 			}
+			if in {
+				continue // as what was found is
+			}
 		}
-		if _, err := sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id)
-			VALUES ($1, $2, $3, $4, $5, $6)`, conv, p.Type, p.Key, pos, int64(always), p.EventID); err != nil {
+		if _, err := sql.Exec(`INSERT INTO mirror_state (conv, type, state_key, pos, until, event_id, told)
+			VALUES ($1, $2, $3, $4, $5, $6, $4)`, conv, p.Type, p.Key, pos, int64(always), p.EventID); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// inForce reports whether a piece is in force already, and if so that it is told
+// from pos on.
+func inForce(sql *store.Tx, conv string, p Piece, pos int64) (bool, error) {
+	if !p.Quiet {
+		n, err := sql.Exec(`UPDATE mirror_state SET told = $5 WHERE conv = $1 AND type = $2 AND state_key = $3 AND until = $4`,
+			conv, p.Type, p.Key, int64(always), pos)
+		return n > 0, err
+	}
+	var in string
+	err := sql.QueryRow(`SELECT event_id FROM mirror_state WHERE conv = $1 AND type = $2 AND state_key = $3 AND until = $4`,
+		conv, p.Type, p.Key, int64(always)).Scan(&in)
+	if store.NotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }

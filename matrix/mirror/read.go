@@ -20,6 +20,9 @@ type Event struct {
 	// Replaces is the state event that this one replaced, RedactedBy the
 	// redaction that emptied it: event IDs, "" for none.
 	Replaces, RedactedBy string
+	// Late says, of what [Mirror.StateChanged] finds, that it was in force
+	// before, and only became known.
+	Late bool
 
 	device, txn string
 }
@@ -28,6 +31,11 @@ const columns = `p.event_id, p.conv, p.pos, p.core_id, p.version, p.replaces, p.
 
 // events runs a query for columns.
 func events(q store.Querier, query string, args ...any) ([]Event, error) {
+	return eventsAnd(q, nil, query, args...)
+}
+
+// eventsAnd is events for a query that has one column more, which is for more.
+func eventsAnd(q store.Querier, more func(*Event, int64), query string, args ...any) ([]Event, error) {
 	rows, err := q.Query(query, args...)
 	if err != nil {
 		return nil, err
@@ -39,8 +47,12 @@ func events(q store.Querier, query string, args ...any) ([]Event, error) {
 		var id, conv, coreID, version string
 		var pos int64
 		var raw []byte
-		err := rows.Scan(&id, &conv, &pos, &coreID, &version, &e.Replaces, &e.RedactedBy, &e.device, &e.txn, &raw)
-		if err != nil {
+		into := []any{&id, &conv, &pos, &coreID, &version, &e.Replaces, &e.RedactedBy, &e.device, &e.txn, &raw}
+		var extra int64
+		if more != nil {
+			into = append(into, &extra)
+		}
+		if err := rows.Scan(into...); err != nil {
 			return nil, err
 		}
 		v, err := wire.VersionOf(version)
@@ -51,6 +63,9 @@ func events(q store.Querier, query string, args ...any) ([]Event, error) {
 			return nil, fmt.Errorf("stored event %s: %w", id, err)
 		}
 		e.ID, e.Conv, e.Position = core.EventID(coreID), core.ConvID(conv), core.Position(pos)
+		if more != nil {
+			more(&e, extra)
+		}
 		out = append(out, e)
 	}
 	return out, rows.Err()
@@ -68,11 +83,13 @@ func (m *Mirror) StateAt(v hub.View, conv core.ConvID, at core.Position) ([]Even
 		WHERE s.conv = $1 AND s.pos <= $2 AND s.until > $2 ORDER BY s.pos`, string(conv), int64(at))
 }
 
-// StateChanged is of the state at position to what is not the same at
-// position from: for each key the newest event in the interval (from, to].
+// StateChanged is of the state at position to what one who knew that at position
+// from does not know: for each key the newest event in the interval (from, to],
+// and what became known in it though it was in force before.
 func (m *Mirror) StateChanged(v hub.View, conv core.ConvID, from, to core.Position) ([]Event, error) {
-	return events(hubstore.Querier(v), `SELECT `+columns+` FROM mirror_state s JOIN mirror_pdus p ON p.event_id = s.event_id
-		WHERE s.conv = $1 AND s.pos > $2 AND s.pos <= $3 AND s.until > $3 ORDER BY s.pos`,
+	return eventsAnd(hubstore.Querier(v), func(e *Event, pos int64) { e.Late = core.Position(pos) <= from },
+		`SELECT `+columns+`, s.pos FROM mirror_state s JOIN mirror_pdus p ON p.event_id = s.event_id
+		WHERE s.conv = $1 AND s.told > $2 AND s.told <= $3 AND s.pos <= $3 AND s.until > $3 ORDER BY s.pos`,
 		string(conv), int64(from), int64(to))
 }
 

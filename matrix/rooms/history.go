@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -77,7 +76,10 @@ func (s *Rooms) Collect(v hub.View, p Page) (Slice, error) {
 		return out, err
 	}
 	q := hub.Query{Conv: p.Conv, Latest: !p.Forward, Limit: max(p.Limit+1, 32)}
-	if p.After != nil {
+	if q.After, err = hub.Beginning(v, p.Conv); err != nil {
+		return out, err
+	}
+	if p.After != nil && (q.After == 0 || p.After.after() > q.After) {
 		q = p.After.Within(q)
 	}
 	if p.Before != nil {
@@ -131,7 +133,7 @@ func (s *Rooms) permitted(v hub.View, p Page, events []core.Event, blocked func(
 	var ids []core.EventID
 	for i := range events {
 		e := &events[i]
-		if _, state := core.StateKeyOf(e.Content); !state && blocked(e.Sender) {
+		if _, state := core.StateKeyOf(e.Content); !state && blocked(e.Sender) || hub.Found(e) {
 			continue
 		}
 		ok, err := s.hub.MayRead(v, p.Viewer.User, e)
@@ -215,14 +217,14 @@ func (s *Rooms) messages(r *client.Request) (any, error) {
 	return answer, err
 }
 
-// deepen asks a room on another server for more of its history, if the page
-// reaches below what is known of it.
+// deepen asks other servers for more of a room's history, if the page reaches
+// below what is known of it.
 func (s *Rooms) deepen(r *client.Request, limit int) error {
 	var conv core.ConvID
 	var before core.Position
 	err := s.hub.Read(r.Context(), func(v hub.View) error {
 		rm, _, err := readable(v, r.Var("roomId"), r.Account)
-		if err != nil || rm.conv.Authority != core.Elsewhere || !rm.joined() {
+		if err != nil || rm.conv.Authority == core.Here || !rm.joined() {
 			return err
 		}
 		conv = rm.conv.ID
@@ -450,37 +452,17 @@ func (s *Rooms) atTime(r *client.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		q := hub.Query{Conv: rm.conv.ID, Limit: 100, Aliases: true}
-		if forward {
-			q.Since = ts.Add(-time.Millisecond)
-		} else {
-			q.Until, q.Latest = ts.Add(time.Millisecond), true
+		found, err := s.mirror.AtTime(v, rm.conv.ID, ts.UnixMilli(), forward, func(e *core.Event) (bool, error) {
+			return s.hub.MayRead(v, r.Account, e)
+		})
+		if errors.Is(err, hub.ErrNone) {
+			return notFound("There is no event in that direction.")
 		}
-		for scanned := 0; scanned < maxScan; scanned += q.Limit {
-			events, err := v.Page(q)
-			if err != nil || len(events) == 0 {
-				return errors.Join(err, notFound("There is no event in that direction."))
-			}
-			if !forward {
-				slices.Reverse(events)
-			}
-			for _, e := range events {
-				ok, err := s.hub.MayRead(v, r.Account, &e)
-				if err != nil {
-					return err
-				}
-				if inTime := !e.Origin.Before(ts) == forward || e.Origin.Equal(ts); ok && inTime {
-					answer = object{"event_id": EventID(&e), "origin_server_ts": e.Origin.UnixMilli()}
-					return nil
-				}
-			}
-			if edge := events[len(events)-1].Position; forward {
-				q = Point(edge).Within(q)
-			} else {
-				q = (Point(edge) - 1).Until(q)
-			}
+		if err != nil {
+			return err
 		}
-		return notFound("There is no event in that direction.")
+		answer = object{"event_id": found.EventID, "origin_server_ts": found.Time}
+		return nil
 	})
 	return answer, err
 }

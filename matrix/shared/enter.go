@@ -234,6 +234,9 @@ func (t *Turn) replacePreview(rm *room, pieces []mirror.Piece) error {
 			list = append(list, core.Correction{Kind: k.Kind, Key: k.Key, Was: id})
 		}
 	}
+	for i := range pieces {
+		pieces[i].Quiet = true
+	}
 	t.r.mirror.Correcting(t.tx, rm.conv, pieces)
 	_, err = t.Hub.Correct(rm.conv, list)
 	return err

@@ -134,7 +134,7 @@ func (t *Turn) creator(stripped []json.RawMessage) core.Address {
 			return a
 		}
 	}
-	return core.Address{Network: core.Matrix}
+	return core.Address{Network: core.Matrix, Domain: "invalid"} // which nobody's is
 }
 
 // invite has the hub keep the invitation or the knock itself.

@@ -181,6 +181,9 @@ func (r *roomBuild) timeline() error {
 	default:
 		r.start = *r.had
 	}
+	if err := r.settle(); err != nil {
+		return err
+	}
 	shown, err := r.show(r.slice.Events)
 	if err != nil {
 		return err
@@ -221,8 +224,12 @@ func (r *roomBuild) states() error {
 	if err != nil {
 		return err
 	}
+	corrected, err := r.membersCorrected()
+	if err != nil {
+		return err
+	}
 	var heroes []core.Address
-	if len(news) > 0 || r.whole || r.q.full {
+	if len(news) > 0 || corrected || r.whole || r.q.full {
 		if heroes, err = r.summary(news); err != nil {
 			return err
 		}
@@ -296,6 +303,24 @@ func (r *roomBuild) membershipNews() ([]core.Event, error) {
 		q = r.from.Within(q)
 	}
 	return r.v.Page(q)
+}
+
+// membersCorrected reports whether since the token members became others though
+// nobody did anything: where branches of a room met, or because they became
+// known.
+func (r *roomBuild) membersCorrected() (bool, error) {
+	q := hub.Query{Conv: r.conv, Kinds: []core.Kind{core.KindChange}, Latest: true, Limit: maxNews}
+	if r.q.initial() {
+		return false, nil
+	}
+	changes, err := r.v.Page(r.from.Within(q))
+	if err != nil {
+		return false, err
+	}
+	return len(changes) == maxNews || slices.ContainsFunc(changes, func(e core.Event) bool {
+		c, _ := e.Content.(core.Change)
+		return slices.ContainsFunc(c.Corrected, func(c core.Correction) bool { return c.Kind == string(core.KindMembership) })
+	}), nil
 }
 
 // accountData is what the account notes down about the room. One who has just
@@ -414,20 +439,15 @@ func (r *roomBuild) outside() error {
 	if err != nil {
 		return err
 	}
-	list := &eventList{Events: []json.RawMessage{}}
-	for _, typ := range shownToInvited {
-		if err := r.strip(list, typ, ""); err != nil {
-			return err
-		}
-	}
 	if own.Sender != r.q.userID {
 		by, err := r.names.Address(own.Sender)
 		if err == nil && r.blocks1(by) {
 			return nil
 		}
-		if err := r.strip(list, wire.TypeMember, own.Sender); err != nil {
-			return err
-		}
+	}
+	list, err := r.stripped(own)
+	if err != nil {
+		return err
 	}
 	list.Events = append(list.Events, mirror.Stripped(own))
 	if r.place.Standing == core.Knocked {
@@ -438,6 +458,53 @@ func (r *roomBuild) outside() error {
 	r.out.InviteState = list
 	put(&r.a.Rooms.Invite, r.id, r.out)
 	return nil
+}
+
+// stripped is what one sees of a room that one is not in: what the server said
+// that offered it, where that is all that is known, and else of its state.
+func (r *roomBuild) stripped(own mirror.Event) (*eventList, error) {
+	list := &eventList{Events: []json.RawMessage{}}
+	preview, err := r.s.mirror.Preview(r.v, r.conv)
+	if err != nil {
+		return nil, err
+	}
+	if preview != nil {
+		for _, raw := range preview {
+			if e, ok := stripOther(raw, r.q.userID); ok {
+				list.Events = append(list.Events, e)
+			}
+		}
+		return list, nil
+	}
+	for _, typ := range shownToInvited {
+		if err := r.strip(list, typ, ""); err != nil {
+			return nil, err
+		}
+	}
+	if own.Sender != r.q.userID {
+		err = r.strip(list, wire.TypeMember, own.Sender)
+	}
+	return list, err
+}
+
+// stripOther leaves of a state event that another server has shown what a
+// stripped one has. The account's own membership is known better.
+func stripOther(raw []byte, userID string) (json.RawMessage, bool) {
+	o, err := wire.ParseObject(raw)
+	if err != nil {
+		return nil, false
+	}
+	typ, isState := o.String("type")
+	key, ok := o.String("state_key")
+	_, hasSender := o.String("sender")
+	if _, err := wire.ParseObject(o.Get("content")); !isState || !ok || !hasSender || err != nil || typ == wire.TypeMember && key == userID {
+		return nil, false
+	}
+	out := wire.Object{}
+	for _, k := range []string{"content", "sender", "state_key", "type"} {
+		out = out.With(k, o.Get(k))
+	}
+	return out.JSON(), true
 }
 
 // strip adds one piece of the state, if it is set.

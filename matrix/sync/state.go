@@ -47,9 +47,72 @@ func (s *stateSet) events(keep func(mirror.Event) bool) []mirror.Event {
 	return out
 }
 
+// settle takes out of the timeline the state events after which a client that
+// works out the state from it would believe something else than is in force:
+// what stands there came from another branch of the room, or was set before it
+// and learnt later. What is in force is for [roomBuild.passedOver] to tell. A
+// client that is told the state after the timeline gets them all.
+//
+// spec: MX 1.19 CS §7.6
+func (r *roomBuild) settle() error {
+	if r.q.after {
+		return nil
+	}
+	if graph, err := r.graph(); err != nil || !graph {
+		return err
+	}
+	last := map[wire.StateKey]string{}
+	for _, e := range r.slice.Events {
+		if e.StateKey != nil {
+			last[keyOf(e)] = e.EventID
+		}
+	}
+	wrong := map[wire.StateKey]string{} // and what is in force
+	for k, id := range last {
+		now, err := r.s.mirror.StateEventAt(r.v, r.conv, k.Type, k.Key, core.Position(r.to))
+		switch {
+		case errors.Is(err, hub.ErrNone):
+			wrong[k] = ""
+		case err != nil:
+			return err
+		case now.EventID != id:
+			wrong[k] = now.EventID
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	r.slice.Events, r.slice.Hidden = without(r.slice.Events, wrong), true
+	return nil
+}
+
+// without leaves out the state events of some keys. Where what is in force stands
+// in the list itself, only those after it are left out.
+func without(events []mirror.Event, inForce map[wire.StateKey]string) []mirror.Event {
+	past := map[wire.StateKey]bool{}
+	for k, id := range inForce {
+		past[k] = !slices.ContainsFunc(events, func(e mirror.Event) bool { return e.EventID == id })
+	}
+	return slices.DeleteFunc(events, func(e mirror.Event) bool {
+		if e.StateKey == nil {
+			return false
+		}
+		k := keyOf(e)
+		gone := past[k]
+		past[k] = gone || e.EventID == inForce[k] && inForce[k] != ""
+		return gone
+	})
+}
+
+// graph reports whether other servers take part in the room.
+func (r *roomBuild) graph() (bool, error) {
+	c, err := r.v.Conversation(r.conv)
+	return c.Authority == core.Graph, err
+}
+
 // lazily leaves of a whole state the members that the client need not know,
 // and adds those who speak in the timeline, unless it knows them already. What
-// changed in a gap is told in any case.
+// changed in a gap is told in any case, but not who only became known.
 //
 // spec: MX 1.19 CS §6.1
 func (r *roomBuild) lazily(set *stateSet, heroes []core.Address) error {
@@ -65,6 +128,12 @@ func (r *roomBuild) lazily(set *stateSet, heroes []core.Address) error {
 		needed[r.q.userID] = true
 		for k := range set.m {
 			if k.Type == wire.TypeMember && !needed[k.Key] {
+				delete(set.m, k)
+			}
+		}
+	} else {
+		for k, e := range set.m {
+			if k.Type == wire.TypeMember && e.Late && !needed[k.Key] && k.Key != r.q.userID {
 				delete(set.m, k)
 			}
 		}
