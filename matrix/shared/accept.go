@@ -120,14 +120,14 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 		return Outcome{}, err
 	}
 	if t.learnState(rm, e); verdict != graph.Accepted {
-		err := t.put(rm, entry{pdu: in.PDU, verdict: verdict.String(), state: afterGroup, viaSigned: in.ViaSigned})
+		err := t.put(rm, entry{pdu: in.PDU, verdict: verdict.String(), prior: group, state: afterGroup, viaSigned: in.ViaSigned})
 		return Outcome{Verdict: verdict, Why: why}, err
 	}
 	followed, err := t.found(rm, e.ID)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := t.put(rm, entry{pdu: in.PDU, verdict: accepted, state: afterGroup, viaSigned: in.ViaSigned, shown: true}); err != nil {
+	if err := t.put(rm, entry{pdu: in.PDU, verdict: accepted, prior: group, state: afterGroup, viaSigned: in.ViaSigned, shown: true}); err != nil {
 		return Outcome{}, err
 	}
 	was := rm.head
@@ -394,10 +394,11 @@ func (t *Turn) cite(rm *room, events []Incoming) error {
 
 // entry is a row of shared_events.
 type entry struct {
-	pdu       *wire.PDU
-	verdict   string
-	state     int64
-	viaSigned bool
+	pdu     *wire.PDU
+	verdict string
+	// prior and state are the groups before and after it, 0 if not known.
+	prior, state int64
+	viaSigned    bool
 	// shown says that the mirror has it, or will have in this turn.
 	shown bool
 }
@@ -412,9 +413,9 @@ func (t *Turn) put(rm *room, e entry) error {
 	if e.viaSigned {
 		via = 1
 	}
-	_, err := t.sql.Exec(`INSERT INTO shared_events (event_id, conv, verdict, state, via_signed, json) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (event_id) DO UPDATE SET verdict = excluded.verdict, state = excluded.state, json = excluded.json`,
-		e.pdu.EventID, string(rm.conv), e.verdict, e.state, via, json)
+	_, err := t.sql.Exec(`INSERT INTO shared_events (event_id, conv, verdict, state, via_signed, json, prior) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (event_id) DO UPDATE SET verdict = excluded.verdict, state = excluded.state, json = excluded.json, prior = excluded.prior`,
+		e.pdu.EventID, string(rm.conv), e.verdict, e.state, via, json, e.prior)
 	if err == nil {
 		t.r.count("matrix_events", e.verdict)
 	}

@@ -286,7 +286,7 @@ func (t *Turn) enterWith(rm *room, in Entry, s graph.State) error {
 		return err
 	}
 	t.learn(rm, e)
-	if err := t.put(rm, entry{pdu: join.PDU, verdict: accepted, state: group, viaSigned: join.ViaSigned, shown: true}); err != nil {
+	if err := t.put(rm, entry{pdu: join.PDU, verdict: accepted, prior: rm.group, state: group, viaSigned: join.ViaSigned, shown: true}); err != nil {
 		return err
 	}
 	shown, err := t.apply(rm, join.PDU, e, s, hub.Draft{})

@@ -150,11 +150,8 @@ func (r *Rooms) Wire(v hub.View, version *wire.Version, ids []string) (map[strin
 	}
 	out := make(map[string]json.RawMessage, len(got))
 	for id, k := range got {
-		out[id] = k.pdu.JSON
-		if r.ours(k.pdu.Sender) {
-			if out[id], err = r.mirror.Signed(k.pdu); err != nil {
-				return nil, err
-			}
+		if out[id], err = r.Outgoing(k.pdu); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil

@@ -62,6 +62,9 @@ type Rooms struct {
 	hub    *hub.Hub
 	mirror *mirror.Mirror
 
+	// access is for whoever asks.
+	access access
+
 	// The rest belongs to the writer's goroutine.
 	rooms map[core.ConvID]*room
 	// minted are events of ours between verdict and being kept, by event ID.

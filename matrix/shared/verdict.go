@@ -112,7 +112,7 @@ func (r *Rooms) Minted(tx hub.Tx, c *core.Conversation, e *core.Event, pdu *wire
 		return err
 	}
 	t.learnState(rm, made.e)
-	if err := t.put(rm, entry{pdu: pdu, verdict: accepted, state: group, viaSigned: true, shown: true}); err != nil {
+	if err := t.put(rm, entry{pdu: pdu, verdict: accepted, prior: rm.group, state: group, viaSigned: true, shown: true}); err != nil {
 		return err
 	}
 	rm.ends, rm.depth = append(made.rest, pdu.EventID), max(rm.depth, pdu.Depth)
