@@ -2,16 +2,33 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"time"
 
 	"parley/config"
+	"parley/core"
+	"parley/hub"
+	"parley/matrix/client"
 	"parley/matrix/federation"
+	"parley/matrix/federation/carrier"
+	"parley/matrix/federation/devices"
+	"parley/matrix/federation/directory"
 	"parley/matrix/federation/discovery"
+	"parley/matrix/federation/ephemeral"
+	"parley/matrix/federation/incoming"
+	"parley/matrix/federation/joining"
 	"parley/matrix/federation/keyring"
+	matrixmedia "parley/matrix/federation/media"
+	"parley/matrix/federation/receiving"
+	"parley/matrix/federation/sending"
+	"parley/matrix/federation/serving"
+	"parley/matrix/mirror"
+	"parley/matrix/rooms"
+	"parley/matrix/shared"
 	"parley/matrix/wire"
-	"parley/media"
+	"parley/media/fetch"
 	"parley/netguard"
 )
 
@@ -25,10 +42,47 @@ const (
 	wellKnownSize = 64 << 10 // bytes
 )
 
-// addMatrixFederation adds what Matrix servers ask of one another. It is not
-// announced, by well-known or in the records that `init` prints, as long as
-// rooms cannot be joined.
-func (s *server) addMatrixFederation(ctx context.Context, _ *media.Files) error {
+// matrixHouse is what stands between this server and other Matrix servers.
+type matrixHouse struct {
+	s       *server
+	mirror  *mirror.Mirror
+	rooms   *rooms.Rooms
+	clients *client.API
+
+	signers   map[string]*wire.SigningKey
+	caller    *federation.Client
+	keys      *keyring.Keyring
+	sender    *sending.Sender
+	shared    *shared.Rooms
+	api       *federation.Server
+	directory *directory.Directory
+	incoming  *incoming.Incoming
+	ephemeral *ephemeral.Ephemeral
+	devices   *devices.Devices
+}
+
+// addMatrixFederation adds what Matrix servers ask of one another, and the rooms
+// that they share.
+func (s *server) addMatrixFederation(ctx context.Context, m *mirror.Mirror, r *rooms.Rooms, clients *client.API) error {
+	h := &matrixHouse{s: s, mirror: m, rooms: r, clients: clients}
+	for _, add := range []func(context.Context) error{
+		h.addCalls, h.addRooms, h.addQuestions, h.addIncoming, h.addDoors, h.addDevices, h.addLetterBox,
+	} {
+		if err := add(ctx); err != nil {
+			return err
+		}
+	}
+	s.mux.HandleFunc("GET "+matrixServerPath, s.matrixServer)
+	for _, prefix := range federation.Prefixes() {
+		s.mux.Handle(prefix, h.api)
+	}
+	return nil
+}
+
+// addCalls adds how other servers are found, called and known, and what answers
+// them.
+func (h *matrixHouse) addCalls(ctx context.Context) error {
+	s := h.s
 	if err := keyring.Migrate(ctx, s.db); err != nil {
 		return err
 	}
@@ -36,9 +90,10 @@ func (s *server) addMatrixFederation(ctx context.Context, _ *media.Files) error 
 	if err != nil {
 		return err
 	}
-	signers, own := map[string]*wire.SigningKey{}, []keyring.Own{}
+	h.signers = map[string]*wire.SigningKey{}
+	var own []keyring.Own
 	for _, d := range s.cfg.Domains {
-		signers[d] = key
+		h.signers[d] = key
 		own = append(own, keyring.Own{Domain: d, Key: key, Old: old})
 	}
 	transport := federation.NewTransport(s.matrixDiscovery(), federation.Dialer{
@@ -46,18 +101,134 @@ func (s *server) addMatrixFederation(ctx context.Context, _ *media.Files) error 
 	})
 	s.closers = append(s.closers, func() error { transport.Close(); return nil })
 	refuses := refusesMatrix(s.cfg.Federation)
-	client := federation.NewClient(federation.ClientConfig{
-		Transport: transport, Keys: signers, Refuses: refuses, Agent: "Parley/" + versionString(),
+	h.caller = federation.NewClient(federation.ClientConfig{
+		Transport: transport, Keys: h.signers, Refuses: refuses, Agent: "Parley/" + versionString(),
 		Timeout: s.cfg.Limits.FetchTimeout.D(), MaxAnswer: s.cfg.Limits.FetchSize.Bytes(), Log: s.log,
 	})
-	keys := keyring.New(keyring.Config{DB: s.db, Fetch: client, Own: own, Notaries: s.cfg.Matrix.Notaries, Log: s.log})
-	api := federation.NewServer(federation.ServerConfig{
-		Domains: s.cfg.Domains, Keys: keys, Heard: client.Heard, Refuses: refuses, MaxBody: s.cfg.Limits.RequestSize.Bytes(),
+	h.keys = keyring.New(keyring.Config{DB: s.db, Fetch: h.caller, Own: own, Notaries: s.cfg.Matrix.Notaries, Log: s.log})
+	h.api = federation.NewServer(federation.ServerConfig{
+		Domains: s.cfg.Domains, Keys: h.keys, Heard: h.heard, Refuses: refuses, MaxBody: s.cfg.Limits.RequestSize.Bytes(),
 		Version: versionString(), Log: s.log, PerAddress: federationPerAddress, PerServer: federationPerServer,
 	})
-	for _, prefix := range federation.Prefixes() {
-		s.mux.Handle(prefix, api)
+	return nil
+}
+
+// heard is told of every server that calls: what waits for it may go.
+func (h *matrixHouse) heard(server string) {
+	h.caller.Heard(server)
+	h.sender.Heard(server)
+	h.s.hub.Reachable(hub.Destination{Network: core.Matrix, Dest: server})
+}
+
+// addRooms adds the queue to other servers and the rooms that are shared with
+// them.
+func (h *matrixHouse) addRooms(ctx context.Context) (err error) {
+	s := h.s
+	h.sender, err = sending.New(ctx, s.db, sending.Config{
+		Hub: s.hub, Mirror: h.mirror, Client: h.caller, Domains: s.cfg.Domains, Log: s.log, Count: s.metrics,
+	})
+	if err != nil {
+		return err
 	}
+	s.runs(h.sender.Start, h.sender.Stop)
+	if err := shared.Migrate(ctx, s.db); err != nil {
+		return err
+	}
+	h.shared = shared.New(shared.Config{
+		Hub: s.hub, Mirror: h.mirror, Outbox: h.sender, Domains: s.cfg.Domains, Count: s.metrics, Log: s.log,
+	})
+	return nil
+}
+
+// addQuestions adds what servers ask each other about rooms, people and files.
+func (h *matrixHouse) addQuestions(context.Context) error {
+	s := h.s
+	h.directory = directory.New(directory.Config{
+		Hub: s.hub, Mirror: h.mirror, API: h.clients, Rooms: h.rooms, Client: h.caller,
+		Servers: h.sender.Servers, Allows: h.shared.Allows, Log: s.log,
+	})
+	h.rooms.UseDirectory(h.directory)
+	s.appear = h.directory.Profile
+	h.clients.UseProfiles(h.directory)
+	s.closers = append(s.closers, func() error { h.directory.Close(); return nil })
+	h.api.Add(h.directory.Routes()...)
+	h.api.Add(serving.New(serving.Config{Hub: s.hub, Mirror: h.mirror, Rooms: h.shared, Log: s.log}).Routes()...)
+	h.api.Add(matrixmedia.Routes(h.clients)...)
+	l := s.cfg.Limits
+	s.remote.Add("mxc", matrixmedia.NewSource(matrixmedia.SourceConfig{
+		Client: h.caller, Origin: s.hub.Home(), MaxSize: l.UploadSize.Bytes(), Timeout: fileTime * l.FetchTimeout.D(),
+		Web: fetch.Web{Client: s.guard.Client(netguard.ClientOptions{
+			Timeout: l.FetchTimeout.D(), MaxBytes: l.UploadSize.Bytes(), TLS: s.certs.Client(""),
+		})},
+	}), true)
+	return nil
+}
+
+// addIncoming adds what finds out what is missing and hands events on.
+func (h *matrixHouse) addIncoming(ctx context.Context) (err error) {
+	s := h.s
+	h.incoming, err = incoming.New(ctx, s.db, incoming.Config{
+		Hub: s.hub, Mirror: h.mirror, Shared: h.shared, Client: h.caller, Keys: h.keys, Access: h.shared,
+		Domains: s.cfg.Domains, Log: s.log, Count: s.metrics,
+	})
+	if err == nil {
+		s.runs(h.incoming.Start, h.incoming.Stop)
+	}
+	return err
+}
+
+// addDoors adds the way into rooms, and the carrier of invitations and of what
+// is worth nothing later.
+func (h *matrixHouse) addDoors(ctx context.Context) error {
+	s := h.s
+	doors, err := joining.New(ctx, s.db, joining.Config{
+		Hub: s.hub, Mirror: h.mirror, Rooms: h.shared, Outbox: h.sender, Client: h.caller, Keys: h.keys, Access: h.shared,
+		Aliases: h.directory, History: h.incoming, Domains: s.cfg.Domains, Signers: h.signers, Log: s.log, Count: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	s.runs(doors.Start, doors.Stop)
+	h.api.Add(doors.Routes()...)
+	s.hub.AddRemote(doors)
+	h.rooms.UseDoor(doors)
+	h.ephemeral = ephemeral.New(ephemeral.Config{
+		Hub: s.hub, Mirror: h.mirror, Post: h.sender, Gate: h.shared, Log: s.log, Count: s.metrics,
+	})
+	s.runs(func(ctx context.Context) error { h.ephemeral.Start(ctx); return nil }, h.ephemeral.Stop)
+	s.hub.AddCarrier(&carrier.Carrier{
+		Hub: s.hub, Mirror: h.mirror, Rooms: h.shared, Client: h.caller, Keys: h.keys, Ephemeral: h.ephemeral, Log: s.log,
+	})
+	return nil
+}
+
+// addDevices adds what encryption between users of different servers needs.
+func (h *matrixHouse) addDevices(ctx context.Context) error {
+	s := h.s
+	if err := devices.Migrate(ctx, s.db); err != nil {
+		return err
+	}
+	h.devices = devices.New(devices.Config{
+		Hub: s.hub, API: h.clients, Client: h.caller, Sender: h.sender, Log: s.log, Count: s.metrics,
+	})
+	h.clients.UseOthers(h.devices)
+	s.hub.AddMirror(h.devices)
+	s.runs(h.devices.Start, h.devices.Stop)
+	h.api.Add(h.devices.Routes()...)
+	return nil
+}
+
+// addLetterBox adds what takes the transactions of other servers.
+func (h *matrixHouse) addLetterBox(context.Context) error {
+	edus := h.ephemeral.EDUs()
+	for kind, f := range h.devices.EDUs() {
+		if edus[kind] != nil {
+			return fmt.Errorf("two packages take the ephemeral data %s", kind)
+		}
+		edus[kind] = f
+	}
+	box := receiving.New(receiving.Config{Rooms: h.incoming, EDUs: edus, Log: h.s.log, Count: h.s.metrics})
+	h.api.Add(box.Routes()...)
 	return nil
 }
 

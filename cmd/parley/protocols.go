@@ -24,7 +24,7 @@ func (s *server) addProtocols(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, files.Close)
 	s.addFetcher(files)
-	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addMatrixFederation, s.addXMPP} {
+	for _, add := range []func(context.Context, *media.Files) error{s.addMatrix, s.addXMPP} {
 		if err := add(ctx, files); err != nil {
 			return err
 		}
@@ -90,5 +90,5 @@ func (s *server) addMatrix(ctx context.Context, files *media.Files) error {
 	for _, prefix := range []string{"/_matrix/", "/.well-known/matrix/", "/_parley/media/"} {
 		s.mux.Handle(prefix, api)
 	}
-	return nil
+	return s.addMatrixFederation(ctx, m, r, api)
 }

@@ -27,6 +27,7 @@ func (r record) name() string { return r.service + "." + r.domain }
 //
 // spec: RFC 6120 §3.2.1
 // spec: XEP-0368 §3
+// spec: MX 1.19 SS §2.1
 func records(cfg *config.Config) []record {
 	var out []record
 	add := func(l config.ListenAddr, service, domain string, standard int, what string) {
@@ -37,6 +38,7 @@ func records(cfg *config.Config) []record {
 	for _, d := range cfg.Domains {
 		add(cfg.Listen.XMPP, "_xmpp-client._tcp", d, 5222, "XMPP clients")
 		add(cfg.Listen.XMPPTLS, "_xmpps-client._tcp", d, 0, "XMPP clients, direct TLS")
+		add(cfg.Listen.HTTPS, "_matrix-fed._tcp", d, 8448, "other Matrix servers")
 		for _, at := range []string{d, config.RoomsPrefix + d} {
 			add(cfg.Listen.XMPPS2S, "_xmpp-server._tcp", at, 5269, "other XMPP servers")
 			add(cfg.Listen.XMPPS2S, "_xmpps-server._tcp", at, 0, "other XMPP servers, direct TLS")
@@ -67,6 +69,7 @@ func writeRecords(w io.Writer, cfg *config.Config) error {
 		}
 		e.printf("; Matrix clients find the server by https://%s/.well-known/matrix/client and\n", d)
 		e.printf("; XMPP clients in browsers by https://%s/.well-known/host-meta, both on port 443.\n", d)
+		e.printf("; Matrix servers ask for https://%s/.well-known/matrix/server, and need not find it.\n", d)
 		e.printf("; This server answers them: listen on :443, or let the web server of %s pass\n", d)
 		e.printf("; /.well-known/matrix/, /.well-known/host-meta, /.well-known/host-meta.json,\n")
 		e.printf("; /_matrix/ and /_parley/ on to %s.\n", cfg.Listen.HTTP)

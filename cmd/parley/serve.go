@@ -16,6 +16,7 @@ import (
 
 	"parley/certs"
 	"parley/config"
+	"parley/core"
 	"parley/hub"
 	"parley/media/fetch"
 	"parley/netguard"
@@ -59,11 +60,17 @@ type server struct {
 	db      *store.DB
 	hub     *hub.Hub
 	remote  *fetch.Fetcher
+	// appear asks other Matrix servers how their people appear.
+	appear func(ctx context.Context, account, who core.Address) (core.Profile, error)
 	// mux has the paths of the HTTP listeners.
 	mux      *http.ServeMux
 	services []service
 	// jobs run beside the services until the context ends.
 	jobs []func(context.Context) error
+	// starts run once the hub has started, and stops before it stops, in reverse
+	// order.
+	starts []func(context.Context) error
+	stops  []func()
 	// closers undo what was opened; run in reverse order after the drain.
 	closers []func() error
 }
@@ -92,6 +99,12 @@ func (s *server) close() error {
 		errs = append(errs, s.closers[i]())
 	}
 	return errors.Join(errs...)
+}
+
+// runs has something begin when the hub has started and end before that stops.
+func (s *server) runs(start func(context.Context) error, stop func()) {
+	s.starts = append(s.starts, start)
+	s.stops = append(s.stops, stop)
 }
 
 // openParts makes what the protocols stand on.
@@ -163,6 +176,11 @@ func (s *server) serve(ctx context.Context) error {
 	if err := s.hub.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("starting the hub: %w", err)
 	}
+	for _, start := range s.starts {
+		if err := start(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, b := range all {
 		s.log.Info("listening", "for", b.name, "address", b.ln.Addr().String())
@@ -205,7 +223,13 @@ func (s *server) drain(ctx context.Context, all []bound) error {
 			return nil
 		})
 	}
-	g.Go(func() error { s.hub.Stop(); return nil })
+	g.Go(func() error {
+		for i := len(s.stops) - 1; i >= 0; i-- {
+			s.stops[i]()
+		}
+		s.hub.Stop()
+		return nil
+	})
 	return g.Wait()
 }
 

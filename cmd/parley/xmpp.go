@@ -75,7 +75,7 @@ func (x *xmppHouse) toServers() {
 func (x *xmppHouse) toClients(files *media.Files) {
 	s, l := x.s, x.s.cfg.Limits
 	x.sessions = c2s.New(c2s.Config{
-		Hub: s.hub, Log: s.log, Count: s.metrics, Router: x.carrier, Files: files, Remote: s.remote, Base: x.base, Version: versionString(), Guard: x.guard,
+		Hub: s.hub, Log: s.log, Count: s.metrics, Router: x.carrier, Files: files, Remote: s.remote, Appear: s.appear, Base: x.base, Version: versionString(), Guard: x.guard,
 		MaxSessions: l.SessionsPerAccount, MaxDirected: l.DirectedPresences, MaxGroups: l.RosterGroups, MaxPage: l.ArchivePage,
 		External: externalServices(s.cfg.Services), Contact: s.cfg.Contact.Kinds(), Below: x.components.Below,
 		Operators: operators(s.cfg.Operators), PushSummary: c2s.PushSummary(s.cfg.XMPP.Push),

@@ -36,7 +36,7 @@ func Sign(s wire.Signer, destination, method, uri string, body []byte) (Authoriz
 	var content []byte
 	if len(body) > 0 {
 		var err error
-		if content, err = wire.Strict(body); err != nil {
+		if content, err = wire.Loose(body); err != nil {
 			return Authorization{}, fmt.Errorf("signing a request: %w", err)
 		}
 	}

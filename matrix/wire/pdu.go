@@ -376,3 +376,60 @@ func Restore(v *Version, id string, stored []byte) (*PDU, error) {
 	}
 	return pdu, nil
 }
+
+// Countersigned is the event with the signatures of one more server besides
+// those it has, as that server gave it back; keys are what it signed with. It is
+// an error if that is another event, or not signed.
+//
+// spec: MX 1.19 SS §12
+func (pdu *PDU) Countersigned(server string, returned []byte) (signed *PDU, keys []string, err error) {
+	same, err := Parse(pdu.Version, returned)
+	if err != nil {
+		return nil, nil, err
+	}
+	if same.EventID != pdu.EventID {
+		return nil, nil, fmt.Errorf("%w: %s was given back as %s", ErrFormat, pdu.EventID, same.EventID)
+	}
+	o, err := members(same.JSON)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs, err := signaturesOf(o, server)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range theirs {
+		keys = append(keys, m.Key)
+	}
+	if len(keys) == 0 {
+		return nil, nil, fmt.Errorf("%w: none of %s", ErrSignature, server)
+	}
+	if o, err = members(pdu.JSON); err != nil {
+		return nil, nil, err
+	}
+	var all Object
+	if sigs := o.Get("signatures"); sigs != nil {
+		if all, err = ParseObject(sigs); err != nil {
+			return nil, nil, err
+		}
+	}
+	out := *pdu
+	out.JSON = o.With("signatures", all.With(server, theirs.JSON()).JSON()).JSON()
+	if len(out.JSON) > MaxPDU {
+		return nil, nil, fmt.Errorf("%w: %d bytes with all signatures", ErrTooLarge, len(out.JSON))
+	}
+	return &out, keys, nil
+}
+
+// signaturesOf are a server's signatures of an event, by key.
+func signaturesOf(event Object, server string) (Object, error) {
+	sigs, err := ParseObject(event.Get("signatures"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	theirs, err := ParseObject(sigs.Get(server))
+	if err != nil {
+		return nil, fmt.Errorf("%w: none of %s", ErrSignature, server)
+	}
+	return theirs, nil
+}

@@ -9,12 +9,14 @@ package carrier
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -38,12 +40,18 @@ type Caller interface {
 	Do(ctx context.Context, call federation.Call) ([]byte, error)
 }
 
+// Keys finds the keys of servers. keyring.Keyring does.
+type Keys interface {
+	Key(ctx context.Context, server, keyID string, at time.Time) (ed25519.PublicKey, error)
+}
+
 // Carrier is the [hub.Carrier] of Matrix. It may be used from any goroutine.
 type Carrier struct {
 	Hub       *hub.Hub
 	Mirror    *mirror.Mirror
 	Rooms     *shared.Rooms
 	Client    Caller
+	Keys      Keys
 	Ephemeral Ephemeral // nil carries nothing
 	Log       *slog.Logger
 }
@@ -114,14 +122,52 @@ func (c *Carrier) invite(ctx context.Context, dest string, d hub.Delivery, m cor
 		c.Log.Error("an invitation cannot be written", "event", d.Content.ID, "err", err)
 		return hub.Result{Outcome: hub.Failed, Reason: "the invitation cannot be written"}
 	}
-	_, err = c.Client.Do(ctx, federation.Call{
+	answer, err := c.Client.Do(ctx, federation.Call{
 		Origin: serverOf(pdu.Sender), Destination: dest, Method: http.MethodPut, Body: body,
 		URI: federation.URI(nil, "_matrix", "federation", "v2", "invite", pdu.RoomID, pdu.EventID),
 	})
 	if err != nil {
 		c.Log.Info("a Matrix server does not take an invitation", "server", dest, "event", pdu.EventID, "err", err)
+		return result(dest, m.Target, err)
 	}
-	return result(dest, m.Target, err)
+	if err := c.countersign(ctx, dest, pdu, answer); err != nil {
+		// Who was invited knows; only servers that ask for both signatures miss one.
+		c.Log.Warn("a Matrix server has not signed an invitation", "server", dest, "event", pdu.EventID, "err", err)
+	}
+	return hub.Result{Outcome: hub.Accepted}
+}
+
+// maxKeys is with how many keys a server signs one event at most.
+const maxKeys = 4
+
+// countersign keeps the signature by which the invited one's server agrees: some
+// servers do not believe an invitation without it.
+//
+// spec: MX 1.19 SS §12
+func (c *Carrier) countersign(ctx context.Context, dest string, pdu *wire.PDU, answer []byte) error {
+	var a struct {
+		Event json.RawMessage `json:"event"`
+	}
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return err
+	}
+	signed, keys, err := pdu.Countersigned(dest, a.Event)
+	if err != nil {
+		return err
+	}
+	if len(keys) > maxKeys {
+		return fmt.Errorf("it is signed with %d keys", len(keys))
+	}
+	for _, id := range keys {
+		key, err := c.Keys.Key(ctx, dest, id, time.UnixMilli(pdu.Time))
+		if err != nil {
+			return err
+		}
+		if err := signed.Verify(dest, id, key); err != nil {
+			return err
+		}
+	}
+	return c.Hub.Write(ctx, func(tx hub.Tx) error { return c.Mirror.Countersign(tx, signed) })
 }
 
 // invitation is the body of the request.
