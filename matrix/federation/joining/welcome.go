@@ -111,7 +111,7 @@ func chainOf(from []*graph.Event, wanted func(*graph.Event) bool) []*graph.Event
 
 // maxHeroes is by how many members a room without a name is called.
 //
-// spec: MX 1.19 CS §9.4
+// spec: MX 1.19 SS §10
 const maxHeroes = 5
 
 // heroes are those of some members by whom a room without a name is called.
