@@ -57,6 +57,7 @@ type matrixHouse struct {
 	api       *federation.Server
 	directory *directory.Directory
 	incoming  *incoming.Incoming
+	doors     *joining.Joining
 	ephemeral *ephemeral.Ephemeral
 	devices   *devices.Devices
 }
@@ -179,19 +180,19 @@ func (h *matrixHouse) addIncoming(ctx context.Context) (err error) {
 
 // addDoors adds the way into rooms, and the carrier of invitations and of what
 // is worth nothing later.
-func (h *matrixHouse) addDoors(ctx context.Context) error {
+func (h *matrixHouse) addDoors(ctx context.Context) (err error) {
 	s := h.s
-	doors, err := joining.New(ctx, s.db, joining.Config{
+	h.doors, err = joining.New(ctx, s.db, joining.Config{
 		Hub: s.hub, Mirror: h.mirror, Rooms: h.shared, Outbox: h.sender, Client: h.caller, Keys: h.keys, Access: h.shared,
 		Aliases: h.directory, History: h.incoming, Domains: s.cfg.Domains, Signers: h.signers, Log: s.log, Count: s.metrics,
 	})
 	if err != nil {
 		return err
 	}
-	s.runs(doors.Start, doors.Stop)
-	h.api.Add(doors.Routes()...)
-	s.hub.AddRemote(doors)
-	h.rooms.UseDoor(doors)
+	s.runs(h.doors.Start, h.doors.Stop)
+	h.api.Add(h.doors.Routes()...)
+	s.hub.AddRemote(h.doors)
+	h.rooms.UseDoor(h.doors)
 	h.ephemeral = ephemeral.New(ephemeral.Config{
 		Hub: s.hub, Mirror: h.mirror, Post: h.sender, Gate: h.shared, Log: s.log, Count: s.metrics,
 	})
@@ -227,7 +228,7 @@ func (h *matrixHouse) addLetterBox(context.Context) error {
 		}
 		edus[kind] = f
 	}
-	box := receiving.New(receiving.Config{Rooms: h.incoming, EDUs: edus, Log: h.s.log, Count: h.s.metrics})
+	box := receiving.New(receiving.Config{Rooms: h.doors.Lobby(h.incoming), EDUs: edus, Log: h.s.log, Count: h.s.metrics})
 	h.api.Add(box.Routes()...)
 	return nil
 }

@@ -140,7 +140,11 @@ type Joining struct {
 	filling map[core.ConvID]bool
 }
 
-type door struct{ roomID, userID string }
+// door is where one enters; first says that none of ours is inside.
+type door struct {
+	roomID, userID string
+	first          bool
+}
 
 // Bounds of what is done at a time.
 const (

@@ -208,7 +208,7 @@ const (
 // enter enters a room, once at a time for each of ours.
 func (j *Joining) enter(ctx context.Context, a *asking, w way) (conv core.ConvID, err error) {
 	err = j.detached(ctx, func(ctx context.Context) error {
-		open, err := j.queue(ctx, door{a.roomID, a.userID})
+		open, err := j.queue(ctx, door{a.roomID, a.userID, !w.here})
 		if err != nil {
 			return err
 		}
