@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"parley/bench/meter"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ const pagingTimeout = time.Minute
 
 // Paging is how fast an archive is read.
 type Paging struct {
-	Usage
+	meter.Usage
 	Messages, Pages int
 	Filled          int // messages that the archive was filled with
 }
@@ -57,7 +58,7 @@ func (s *Site) Archive(ctx context.Context, size Size) (*Paging, error) {
 		}
 	}
 	r := &Paging{Filled: p.next}
-	r.Usage, err = s.watch(ctx, func() error { return p.readAll(ctx, r) })
+	r.Usage, err = meter.Watch(ctx, s.PID(), func() error { return p.readAll(ctx, r) })
 	if err == nil && r.Messages == 0 {
 		err = errors.New("bench: the archive is empty")
 	}

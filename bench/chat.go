@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"parley/bench/meter"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -43,7 +44,7 @@ const drainTimeout = 2 * time.Minute
 
 // Throughput is the result of a scenario that sends as fast as the server takes it.
 type Throughput struct {
-	Usage
+	meter.Usage
 	Sent, Delivered int64         // messages in the measured time; copies that arrived
 	Acked           int64         // messages that the server acknowledged in the measured time
 	Lost            int64         // messages of the whole run that did not arrive
@@ -142,7 +143,7 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 	}
 	// The first messages of a pair open its conversation, which takes longer than all that follow.
 	opened := int64(openings * size.Sessions)
-	if !waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= opened }) {
+	if !meter.WaitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= opened }) {
 		return nil, errors.Join(fmt.Errorf("bench: %d of the first %d messages arrived in %v", run.received.Load(), opened, drainTimeout), firstFailure(clients))
 	}
 	acked := func() (n int64) {
@@ -156,7 +157,7 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 	if err != nil {
 		return nil, errors.Join(err, firstFailure(clients))
 	}
-	waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= run.sent.Load() })
+	meter.WaitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= run.sent.Load() })
 	t.Lost = max(0, run.sent.Load()-run.received.Load())
 	t.Again = max(0, run.received.Load()-run.sent.Load())
 	return t, firstFailure(clients)
@@ -164,14 +165,14 @@ func (s *Site) Chat(ctx context.Context, size Size) (*Throughput, error) {
 
 // measure lets the load run warm and then watches it.
 func (s *Site) measure(ctx context.Context, size Size, sent, received *atomic.Int64, acked func() int64) (*Throughput, error) {
-	if err := sleep(ctx, size.Warm); err != nil {
+	if err := meter.Sleep(ctx, size.Warm); err != nil {
 		return nil, err
 	}
 	t := &Throughput{}
 	var err error
-	t.Usage, err = s.watch(ctx, func() error {
+	t.Usage, err = meter.Watch(ctx, s.PID(), func() error {
 		t.Sent, t.Delivered, t.Acked = -sent.Load(), -received.Load(), -acked()
-		err := sleep(ctx, size.For)
+		err := meter.Sleep(ctx, size.For)
 		t.Sent, t.Delivered, t.Acked = t.Sent+sent.Load(), t.Delivered+received.Load(), t.Acked+acked()
 		return err
 	})

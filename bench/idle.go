@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"parley/bench/meter"
 	"strconv"
 	"time"
 )
@@ -53,7 +54,7 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 	if err := s.need(ctx, accounts); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, size.Settle); err != nil {
+	if err := meter.Sleep(ctx, size.Settle); err != nil {
 		return nil, err
 	}
 	r := &Idle{Sessions: size.Idle}
@@ -64,12 +65,12 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 			return nil, err
 		}
 	}
-	rss, pss, err := memory(s.PID())
+	rss, pss, err := meter.Memory(s.PID())
 	if err != nil {
 		return nil, err
 	}
 	r.Base = rss
-	started, err := cpuTime(s.PID())
+	started, err := meter.CPUTime(s.PID())
 	if err != nil {
 		return nil, err
 	}
@@ -82,15 +83,15 @@ func (s *Site) Idle(ctx context.Context, size Size) (*Idle, error) {
 		return nil, err
 	}
 	defer closeAll(clients)
-	ended, err := cpuTime(s.PID())
+	ended, err := meter.CPUTime(s.PID())
 	if err != nil {
 		return nil, err
 	}
 	r.Login = (ended - started) / time.Duration(size.Idle)
-	if err := sleep(ctx, size.Settle); err != nil {
+	if err := meter.Sleep(ctx, size.Settle); err != nil {
 		return nil, err
 	}
-	if r.RSS, r.PSS, err = memory(s.PID()); err != nil {
+	if r.RSS, r.PSS, err = meter.Memory(s.PID()); err != nil {
 		return nil, err
 	}
 	r.RSS, r.PSS = r.RSS-rss, r.PSS-pss

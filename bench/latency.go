@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"parley/bench/meter"
 	"slices"
 	"strconv"
 	"time"
@@ -35,7 +36,7 @@ func repeat(ctx context.Context, n int, once func() (time.Duration, error)) (*La
 		if i >= warm {
 			times = append(times, d)
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := meter.Sleep(ctx, pause); err != nil {
 			return nil, err
 		}
 	}

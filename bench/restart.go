@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"parley/bench/meter"
 	"time"
 )
 
@@ -50,7 +51,7 @@ func (s *Site) patientPair(ctx context.Context) (*pair, error) {
 		if err == nil {
 			return p, nil
 		}
-		if sleep(ctx, 10*time.Millisecond) != nil {
+		if meter.Sleep(ctx, 10*time.Millisecond) != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"parley/bench/meter"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -179,7 +180,7 @@ func (s *Site) Room(ctx context.Context, size Size) (*Throughput, error) {
 		return nil, errors.Join(err, firstFailure(clients))
 	}
 	expected := func() int64 { return run.sent.Load() * int64(size.Occupants) }
-	waitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= expected() })
+	meter.WaitFor(ctx, drainTimeout, func() bool { return run.received.Load() >= expected() })
 	t.Enter = entered
 	t.Lost = max(0, expected()-run.received.Load())
 	t.Again = max(0, run.received.Load()-expected())
@@ -214,7 +215,7 @@ func (r *roomRun) enterAll(ctx context.Context) error {
 	}
 	all := int64(len(r.occupants))
 	for _, o := range r.occupants {
-		if !waitFor(ctx, joinTimeout, func() bool { return o.seen.Load() >= all }) {
+		if !meter.WaitFor(ctx, joinTimeout, func() bool { return o.seen.Load() >= all }) {
 			return fmt.Errorf("bench: %s was told of %d of %d occupants", o.JID, o.seen.Load(), all)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"parley/bench/meter"
 	"time"
 )
 
@@ -88,7 +89,7 @@ func (s *Site) Measure(ctx context.Context, size Size, want func(string) bool, p
 		if !want(sc.name) {
 			continue
 		}
-		err := s.rest(ctx)
+		err := meter.Rest(ctx, s.PID())
 		start := time.Now()
 		if err == nil {
 			err = sc.run(ctx, s, size, r)

@@ -125,6 +125,16 @@ func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, e
 	return conn, err
 }
 
+// Listen opens a port of the host to whoever runs the lab, who may play a server there. The
+// address must be literal.
+func (h *Host) Listen(network, addr string) (listener net.Listener, err error) {
+	nsErr := inNamespace(h.ns(), func() { listener, err = net.Listen(network, addr) })
+	if nsErr != nil {
+		return nil, nsErr
+	}
+	return listener, err
+}
+
 // nowhere is a hardware address that no host of the lab has.
 const nowhere = "02:00:00:00:00:00"
 

@@ -11,15 +11,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"parley/bench"
+	"parley/bench/meter"
 )
 
 // flags are the command line.
@@ -49,14 +47,14 @@ func main() {
 }
 
 func (f *flags) run(ctx context.Context) error {
-	if err := pin(); err != nil {
+	if err := meter.Pin(bench.ClientCPU, bench.ServerCPU); err != nil {
 		return err
 	}
 	size := bench.Full.Divide(f.divide)
 	size.For = f.duration
 	names := strings.Split(f.scenarios, ",")
 	want := func(name string) bool { return slices.Contains(names, name) }
-	report := bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(ctx, "."), Size: size}
+	report := bench.Report{Date: time.Now().UTC(), Machine: meter.ThisMachine(ctx, "."), Size: size}
 	for name := range strings.SplitSeq(f.servers, ",") {
 		r, err := f.measure(ctx, name, size, want)
 		if err != nil {
@@ -122,30 +120,4 @@ func (f *flags) keepProfiles(r *bench.Result) error {
 		}
 	}
 	return nil
-}
-
-// pin has this process run on the clients' core only. The threads that exist already stay
-// where they are, so it starts again.
-func pin() error {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return err
-	}
-	if set.Count() == 1 && set.IsSet(bench.ClientCPU) {
-		return nil
-	}
-	if runtime.NumCPU() <= max(bench.ClientCPU, bench.ServerCPU) {
-		return errors.New("needs two cores, one for the servers and one for the clients")
-	}
-	set.Zero()
-	set.Set(bench.ClientCPU)
-	runtime.LockOSThread()
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return syscall.Exec(self, os.Args, os.Environ())
 }

@@ -1,4 +1,4 @@
-package bench
+package meter
 
 import (
 	"bufio"
@@ -22,24 +22,51 @@ type Usage struct {
 	Syncs int64         // fsync and fdatasync calls; -1 if they could not be counted
 }
 
-// watch measures while f runs.
-func (s *Site) watch(ctx context.Context, f func() error) (Usage, error) {
+// Watch measures while f runs what the process and its descendants take.
+func Watch(ctx context.Context, pid int, f func() error) (Usage, error) {
 	u := Usage{Syncs: -1}
-	stop := s.countSyncs(ctx)
-	before, err := cpuTime(s.PID())
+	stop := countSyncs(ctx, pid)
+	before, err := CPUTime(pid)
 	if err != nil {
 		stop()
 		return u, err
 	}
-	mine := ownTime()
+	mine := OwnTime()
 	start := time.Now()
 	runErr := f()
 	u.Time = time.Since(start)
-	after, err := cpuTime(s.PID())
+	after, err := CPUTime(pid)
 	u.CPU = after - before
-	u.Mine = ownTime() - mine
+	u.Mine = OwnTime() - mine
 	u.Syncs = stop()
 	return u, errors.Join(runErr, err)
+}
+
+// Busy is how much of a core the server had, in percent.
+func (u Usage) Busy() float64 { return 100 * u.CPU.Seconds() / u.Time.Seconds() }
+
+// Sleep returns early, with an error, if the context ends.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// WaitFor asks until the answer is yes and reports whether it came in time.
+func WaitFor(ctx context.Context, limit time.Duration, yes func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !yes() {
+		if Sleep(ctx, 20*time.Millisecond) != nil {
+			return yes()
+		}
+	}
+	return true
 }
 
 // A server is at rest when it has taken less than restShare of a core for restFor.
@@ -49,18 +76,18 @@ const (
 	restLimit = 10 * time.Minute
 )
 
-// rest waits until the server has done what the last scenario left it, such as telling
+// Rest waits until a server has done what the last scenario left it, such as telling
 // each of many occupants that the others have gone, so that the next finds it at rest.
-func (s *Site) rest(ctx context.Context) error {
+func Rest(ctx context.Context, pid int) error {
 	for limit := time.Now().Add(restLimit); time.Now().Before(limit); {
-		before, err := cpuTime(s.PID())
+		before, err := CPUTime(pid)
 		if err != nil {
 			return err
 		}
-		if err := sleep(ctx, restFor); err != nil {
+		if err := Sleep(ctx, restFor); err != nil {
 			return err
 		}
-		after, err := cpuTime(s.PID())
+		after, err := CPUTime(pid)
 		if err != nil {
 			return err
 		}
@@ -68,11 +95,11 @@ func (s *Site) rest(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("bench: %s is not at rest %v after the last scenario", s.Name, restLimit)
+	return fmt.Errorf("meter: the server is not at rest %v after the last scenario", restLimit)
 }
 
-// ownTime is the user and system time that this process has taken.
-func ownTime() time.Duration {
+// OwnTime is the user and system time that this process has taken.
+func OwnTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -82,8 +109,8 @@ func ownTime() time.Duration {
 
 // countSyncs counts the calls that wait for a disk, with the kernel's tracepoints and not
 // by stopping the process at each call, until stop is called.
-func (s *Site) countSyncs(ctx context.Context) (stop func() int64) {
-	tree, err := processTree(s.PID())
+func countSyncs(ctx context.Context, pid int) (stop func() int64) {
+	tree, err := processTree(pid)
 	if err != nil {
 		return func() int64 { return -1 }
 	}
@@ -121,8 +148,8 @@ func perfTotal(text string) int64 {
 // every Linux machine that Go runs on.
 const ticks = 100
 
-// cpuTime is the user and system time that a process and its descendants have taken.
-func cpuTime(pid int) (time.Duration, error) {
+// CPUTime is the user and system time that a process and its descendants have taken.
+func CPUTime(pid int) (time.Duration, error) {
 	tree, err := processTree(pid)
 	if err != nil {
 		return 0, err
@@ -139,7 +166,7 @@ func cpuTime(pid int) (time.Duration, error) {
 		for _, s := range f[11:13] { // utime, stime
 			n, err := strconv.ParseInt(s, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("bench: /proc/%d/stat: %w", p, err)
+				return 0, fmt.Errorf("meter: /proc/%d/stat: %w", p, err)
 			}
 			total += n
 		}
@@ -156,7 +183,7 @@ func statFields(pid int) ([]string, error) {
 	_, rest, ok := strings.Cut(string(data), ") ")
 	f := strings.Fields(rest)
 	if !ok || len(f) < 20 {
-		return nil, fmt.Errorf("bench: /proc/%d/stat: %q", pid, data)
+		return nil, fmt.Errorf("meter: /proc/%d/stat: %q", pid, data)
 	}
 	return f, nil
 }
@@ -168,7 +195,7 @@ func processTree(pid int) ([]int, error) {
 		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", all[i]))
 		if err != nil {
 			if i == 0 {
-				return nil, fmt.Errorf("bench: %w", err)
+				return nil, fmt.Errorf("meter: %w", err)
 			}
 			continue
 		}
@@ -187,9 +214,9 @@ func processTree(pid int) ([]int, error) {
 	return all, nil
 }
 
-// memory is what a process and its descendants occupy, in bytes: resident, and with pages
+// Memory is what a process and its descendants occupy, in bytes: resident, and with pages
 // that are shared divided among those who share them.
-func memory(pid int) (rss, pss int64, err error) {
+func Memory(pid int) (rss, pss int64, err error) {
 	tree, err := processTree(pid)
 	if err != nil {
 		return 0, 0, err
@@ -197,7 +224,7 @@ func memory(pid int) (rss, pss int64, err error) {
 	for _, p := range tree {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
 		if err != nil {
-			return 0, 0, fmt.Errorf("bench: %w", err)
+			return 0, 0, fmt.Errorf("meter: %w", err)
 		}
 		lines := bufio.NewScanner(bytes.NewReader(data))
 		for lines.Scan() {
@@ -207,7 +234,7 @@ func memory(pid int) (rss, pss int64, err error) {
 			}
 			n, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
-				return 0, 0, fmt.Errorf("bench: /proc/%d/smaps_rollup: %w", p, err)
+				return 0, 0, fmt.Errorf("meter: /proc/%d/smaps_rollup: %w", p, err)
 			}
 			if f[0] == "Rss:" {
 				rss += n << 10
@@ -217,4 +244,25 @@ func memory(pid int) (rss, pss int64, err error) {
 		}
 	}
 	return rss, pss, nil
+}
+
+// clearPeak is what /proc/PID/clear_refs takes to begin the peak of the resident memory anew.
+const clearPeak = "5"
+
+// ResetPeak begins the peak of a process's resident memory anew.
+func ResetPeak(pid int) error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(clearPeak), 0); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	return nil
+}
+
+// Peak is the most memory that a process has had resident since [ResetPeak], in bytes.
+func Peak(pid int) (int64, error) {
+	text, _, _ := strings.Cut(field(fmt.Sprintf("/proc/%d/status", pid), "VmHWM"), " ")
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("meter: /proc/%d/status: %w", pid, err)
+	}
+	return n << 10, nil
 }

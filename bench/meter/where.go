@@ -1,4 +1,4 @@
-package bench
+package meter
 
 import (
 	"cmp"
@@ -18,12 +18,12 @@ type Share struct {
 	Top     string  // the function of it with the largest total
 }
 
-// whereTime groups a CPU profile by package, largest total first. Packages below least
+// Where groups a CPU profile by package, largest total first. Packages below least
 // percent are left out.
-func whereTime(data []byte, least float64) ([]Share, error) {
+func Where(data []byte, least float64) ([]Share, error) {
 	p, err := profile.ParseData(data)
 	if err != nil {
-		return nil, fmt.Errorf("bench: profile: %w", err)
+		return nil, fmt.Errorf("meter: profile: %w", err)
 	}
 	var all int64
 	self, total, funcs := make(map[string]int64), make(map[string]int64), make(map[string]int64)
@@ -77,4 +77,21 @@ func packageOf(name string) string {
 	slash := strings.LastIndexByte(name, '/') + 1
 	pkg, _, _ := strings.Cut(name[slash:], ".")
 	return name[:slash] + pkg
+}
+
+// LeastShare is the percentage that a package has at least to be in a report.
+const LeastShare = 3
+
+// WhereTable is a profile as a table in Markdown.
+func WhereTable(data []byte) (string, error) {
+	shares, err := Where(data, LeastShare)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("| package | with what it calls | itself | most in |\n|---|--:|--:|---|\n")
+	for _, s := range shares {
+		fmt.Fprintf(&b, "| `%s` | %.0f %% | %.0f %% | `%s` |\n", s.Package, s.Total, s.Self, s.Top)
+	}
+	return b.String(), nil
 }
