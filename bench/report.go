@@ -40,19 +40,19 @@ func rows(size Size) []row {
 	chat := func(r *Result) *Throughput { return r.Chat }
 	room := func(r *Result) *Throughput { return r.Room }
 	all := []row{
-		{"Private messages", "1/s", meter.More, throughput(chat, (*Throughput).Rate)},
-		{"… acknowledged (XEP-0198)", "1/s", meter.More, throughput(chat, func(t *Throughput) float64 { return float64(t.Acked) / t.Time.Seconds() })},
-		{"… processor time of a message", "µs", meter.Less, throughput(chat, func(t *Throughput) float64 { return micros(t.PerMessage()) })},
-		{"… core in use", "%", meter.Neither, throughput(chat, (*Throughput).Busy)},
-		{"… the clients' core", "%", meter.Neither, throughput(chat, clientsBusy)},
-		{"… fsyncs", "1/s", meter.Neither, throughput(chat, syncs)},
-		{fmt.Sprintf("Room of %d: deliveries", size.Occupants), "1/s", meter.More, throughput(room, (*Throughput).Rate)},
-		{"… messages", "1/s", meter.More, throughput(room, func(t *Throughput) float64 { return t.Rate() / float64(size.Occupants) })},
-		{"… processor time of a delivery", "µs", meter.Less, throughput(room, func(t *Throughput) float64 { return micros(t.PerMessage()) })},
-		{"… core in use", "%", meter.Neither, throughput(room, (*Throughput).Busy)},
-		{"… the clients' core", "%", meter.Neither, throughput(room, clientsBusy)},
-		{"… fsyncs", "1/s", meter.Neither, throughput(room, syncs)},
-		{"… until all are in", "s", meter.Less, throughput(room, func(t *Throughput) float64 { return t.Enter.Seconds() })},
+		meter.Line("Private messages", "1/s", meter.More, throughput(chat, (*Throughput).Rate)),
+		meter.Line("… acknowledged (XEP-0198)", "1/s", meter.More, throughput(chat, func(t *Throughput) float64 { return float64(t.Acked) / t.Time.Seconds() })),
+		meter.Line("… processor time of a message", "µs", meter.Less, throughput(chat, func(t *Throughput) float64 { return micros(t.PerMessage()) })),
+		meter.Line("… core in use", "%", meter.Neither, throughput(chat, (*Throughput).Busy)),
+		meter.Line("… the clients' core", "%", meter.Neither, throughput(chat, clientsBusy)),
+		meter.Line("… fsyncs", "1/s", meter.Neither, throughput(chat, syncs)),
+		meter.Line(fmt.Sprintf("Room of %d: deliveries", size.Occupants), "1/s", meter.More, throughput(room, (*Throughput).Rate)),
+		meter.Line("… messages", "1/s", meter.More, throughput(room, func(t *Throughput) float64 { return t.Rate() / float64(size.Occupants) })),
+		meter.Line("… processor time of a delivery", "µs", meter.Less, throughput(room, func(t *Throughput) float64 { return micros(t.PerMessage()) })),
+		meter.Line("… core in use", "%", meter.Neither, throughput(room, (*Throughput).Busy)),
+		meter.Line("… the clients' core", "%", meter.Neither, throughput(room, clientsBusy)),
+		meter.Line("… fsyncs", "1/s", meter.Neither, throughput(room, syncs)),
+		meter.Line("… until all are in", "s", meter.Less, throughput(room, func(t *Throughput) float64 { return t.Enter.Seconds() })),
 	}
 	return append(all, otherRows(size)...)
 }
@@ -79,21 +79,21 @@ func otherRows(size Size) []row {
 	across := func(r *Result) *Across { return r.Across }
 	session := func(n int64, i *Idle) float64 { return float64(n) / float64(i.Sessions) / 1024 }
 	return []row{
-		{fmt.Sprintf("Archive of %d: pages of %d", size.Archive, pageSize), "1/s", meter.More, have(paging, (*Paging).Rate)},
-		{"… processor time of a page", "ms", meter.Less, have(paging, func(p *Paging) float64 { return millis(p.PerPage()) })},
-		{"… messages that were in it", "", meter.Neither, have(paging, func(p *Paging) float64 { return float64(p.Filled) })},
-		{fmt.Sprintf("Memory of an idle session, of %d (RSS)", size.Idle), "KiB", meter.Less, have(idle, func(i *Idle) float64 { return session(i.RSS, i) })},
-		{"… the same as PSS", "KiB", meter.Less, have(idle, func(i *Idle) float64 { return session(i.PSS, i) })},
-		{"… server without them (RSS)", "MiB", meter.Less, have(idle, func(i *Idle) float64 { return float64(i.Base) / (1 << 20) })},
-		{"… processor time of a login", "ms", meter.Less, have(idle, func(i *Idle) float64 { return millis(i.Login) })},
-		{"First message after a restart", "ms", meter.Less, have(restart, func(r *Restart) float64 { return millis(r.First) })},
-		{"First message after a crash", "ms", meter.Less, have(crash, func(r *Restart) float64 { return millis(r.First) })},
-		{"Latency, XMPP to XMPP: median", "ms", meter.Less, have(latency, func(l *Latency) float64 { return millis(l.Median) })},
-		{"… 99th percentile", "ms", meter.Less, have(latency, func(l *Latency) float64 { return millis(l.P99) })},
-		{"Latency, Matrix to XMPP: median", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToXMPP.Median) })},
-		{"… 99th percentile", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToXMPP.P99) })},
-		{"Latency, XMPP to Matrix: median", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToMatrix.Median) })},
-		{"… 99th percentile", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToMatrix.P99) })},
+		meter.Line(fmt.Sprintf("Archive of %d: pages of %d", size.Archive, pageSize), "1/s", meter.More, have(paging, (*Paging).Rate)),
+		meter.Line("… processor time of a page", "ms", meter.Less, have(paging, func(p *Paging) float64 { return millis(p.PerPage()) })),
+		meter.Line("… messages that were in it", "", meter.Neither, have(paging, func(p *Paging) float64 { return float64(p.Filled) })),
+		meter.Line(fmt.Sprintf("Memory of an idle session, of %d (RSS)", size.Idle), "KiB", meter.Less, have(idle, func(i *Idle) float64 { return session(i.RSS, i) })),
+		meter.Line("… the same as PSS", "KiB", meter.Less, have(idle, func(i *Idle) float64 { return session(i.PSS, i) })),
+		meter.Line("… server without them (RSS)", "MiB", meter.Less, have(idle, func(i *Idle) float64 { return float64(i.Base) / (1 << 20) })),
+		meter.Line("… processor time of a login", "ms", meter.Less, have(idle, func(i *Idle) float64 { return millis(i.Login) })),
+		meter.Line("First message after a restart", "ms", meter.Less, have(restart, func(r *Restart) float64 { return millis(r.First) })),
+		meter.Line("First message after a crash", "ms", meter.Less, have(crash, func(r *Restart) float64 { return millis(r.First) })),
+		meter.Line("Latency, XMPP to XMPP: median", "ms", meter.Less, have(latency, func(l *Latency) float64 { return millis(l.Median) })),
+		meter.Line("… 99th percentile", "ms", meter.Less, have(latency, func(l *Latency) float64 { return millis(l.P99) })),
+		meter.Line("Latency, Matrix to XMPP: median", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToXMPP.Median) })),
+		meter.Line("… 99th percentile", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToXMPP.P99) })),
+		meter.Line("Latency, XMPP to Matrix: median", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToMatrix.Median) })),
+		meter.Line("… 99th percentile", "ms", meter.Less, have(across, func(a *Across) float64 { return millis(a.ToMatrix.P99) })),
 	}
 }
 

@@ -23,6 +23,11 @@ type Row[R any] struct {
 	Value func(R) (float64, bool)
 }
 
+// Line makes a [Row].
+func Line[R any](what, unit string, better Direction, value func(R) (float64, bool)) Row[R] {
+	return Row[R]{What: what, Unit: unit, Better: better, Value: value}
+}
+
 // Table is the results as Markdown: a column for each server, and for each but the first
 // one with how many times better the first is. A line that no server has is left out.
 func Table[R any](results []R, name func(R) string, rows []Row[R]) string {
