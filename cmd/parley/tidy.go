@@ -20,11 +20,17 @@ const (
 )
 
 // How much may be allocated between two collections: as much as is in use, as
-// Go has it, but not less than gcRoom, since a small heap would be collected
-// several times a second under load, and not more than gcMost percent of it.
+// Go has it. Under load that goes on while what is in use stays the same, it is
+// gcRoom at least, since a small heap would be collected several times a second,
+// but not more than gcMost percent of it. While what is in use grows, as by
+// logins, there is no room: the garbage between what stays would leave gaps that
+// nothing gives back.
 const (
-	gcRoom = 128 << 20
-	gcMost = 400
+	gcRoom  = 128 << 20
+	gcMost  = 400
+	gcBusy  = 16 << 20 // bytes allocated between two looks
+	gcLooks = 5        // for which nothing has grown
+	gcGrown = 32       // what counts as growth: that part of what was in use
 )
 
 // tidy gives memory back to the system when a burst of work is over, such as
@@ -37,21 +43,46 @@ func tidy(ctx context.Context) {
 	var b burst
 	b.last, _ = memory()
 	_, set := os.LookupEnv("GOGC") // the operator knows better
-	percent := 100
+	percent, r := 100, room{least: live(), last: b.last}
 	for {
-		if p := gcPercent(live()); !set && p != percent {
-			percent = p
-			debug.SetGCPercent(p)
-		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		if b.over(memory()) {
+		allocated, heap := memory()
+		if p := r.percent(allocated, live()); !set && p != percent {
+			percent = p
+			debug.SetGCPercent(p)
+		}
+		if b.over(allocated, heap) {
 			debug.FreeOSMemory()
 		}
 	}
+}
+
+// room follows whether there is load, and whether what is in use grows.
+type room struct {
+	last   uint64 // bytes allocated at the last look
+	least  uint64 // bytes in use at the last growth, or fewer since
+	steady int    // looks since the last growth
+}
+
+// percent is the value for GOGC.
+func (r *room) percent(allocated, live uint64) int {
+	busy := allocated-r.last >= gcBusy
+	r.last = allocated
+	r.steady++
+	switch {
+	case live > r.least+r.least/gcGrown:
+		r.least, r.steady = live, 0
+	case live < r.least:
+		r.least = live
+	}
+	if !busy || r.steady < gcLooks {
+		return 100
+	}
+	return gcPercent(live)
 }
 
 // gcPercent is the value for GOGC where so many bytes are in use, in steps of

@@ -46,3 +46,36 @@ func TestGCPercent(t *testing.T) {
 		t.Error("the runtime does not say what is in use")
 	}
 }
+
+// There is room for garbage while load goes on and nothing grows, and only then.
+func TestRoom(t *testing.T) {
+	const mib = 1 << 20
+	r := room{least: 40 * mib}
+	total := uint64(0)
+	look := func(allocated, live uint64) int {
+		total += allocated * mib
+		return r.percent(total, live*mib)
+	}
+	for i := range gcLooks - 1 {
+		if got := look(100, 40); got != 100 {
+			t.Errorf("look %d: %d percent", i, got)
+		}
+	}
+	if got := look(100, 40); got != 300 {
+		t.Errorf("under load: %d percent", got)
+	}
+	if got := look(1, 40); got != 100 {
+		t.Errorf("without load: %d percent", got)
+	}
+	for live := uint64(42); live < 100; live += 4 {
+		if got := look(100, live); got != 100 {
+			t.Errorf("while %d MiB are in use, and more and more: %d percent", live, got)
+		}
+	}
+	for range gcLooks {
+		look(100, 64)
+	}
+	if got := look(100, 64); got != 200 {
+		t.Errorf("when nothing grows any more: %d percent", got)
+	}
+}
