@@ -82,7 +82,7 @@ func (s *Site) Across(ctx context.Context, size Size) (*Across, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer m.http.CloseIdleConnections()
+	defer m.Close()
 
 	n := 0
 	toMatrix := func() (time.Duration, error) {

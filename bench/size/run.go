@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"parley/bench/matrixroom"
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/graph"
@@ -136,18 +137,18 @@ func heap() int64 {
 const batch = 500
 
 // enter joins with part of the state, and then takes the rest.
-func (s *server) enter(ctx context.Context, r *room, res *Result) (conv core.ConvID, err error) {
-	first, rest := r.split(10)
+func (s *server) enter(ctx context.Context, r *matrixroom.Room, res *Result) (conv core.ConvID, err error) {
+	first, rest := split(r, 10)
 	me := "@alice:" + home
-	join, err := r.after(r.ends, wire.TypeMember, &me, me, `{"membership":"join"}`)
+	join, err := r.After(r.Ends, wire.TypeMember, &me, me, `{"membership":"join"}`)
 	if err != nil {
 		return "", err
 	}
-	r.members[me], r.ends = join, []*wire.PDU{join}
+	r.Take(join)
 	began := time.Now()
 	err = s.rooms.Turn(ctx, func(t *shared.Turn) (err error) {
 		conv, err = t.Enter(shared.Entry{
-			RoomID: r.id, Version: r.version, State: first, Join: shared.Incoming{PDU: join}, Partial: "server0.test",
+			RoomID: r.ID, Version: r.Version, State: first, Join: shared.Incoming{PDU: join}, Partial: "server0.test",
 		})
 		return err
 	})
@@ -169,12 +170,12 @@ func (s *server) enter(ctx context.Context, r *room, res *Result) (conv core.Con
 }
 
 // say has a member of another server say something.
-func (s *server) say(ctx context.Context, r *room, conv core.ConvID) error {
-	e, err := r.after(r.ends, "m.room.message", nil, r.users[1], `{"body":"hello","msgtype":"m.text"}`)
+func (s *server) say(ctx context.Context, r *matrixroom.Room, conv core.ConvID) error {
+	e, err := r.After(r.Ends, "m.room.message", nil, r.Users[1], `{"body":"hello","msgtype":"m.text"}`)
 	if err != nil {
 		return err
 	}
-	r.ends = []*wire.PDU{e}
+	r.Take(e)
 	return s.take(ctx, conv, e)
 }
 
@@ -192,7 +193,7 @@ func (s *server) take(ctx context.Context, conv core.ConvID, e *wire.PDU) error 
 const rounds = 100
 
 // live takes what others do, and says something.
-func (s *server) live(ctx context.Context, r *room, conv core.ConvID, res *Result) error {
+func (s *server) live(ctx context.Context, r *matrixroom.Room, conv core.ConvID, res *Result) error {
 	took := func(d *time.Duration, f func(i int) error) error {
 		if err := f(-1); err != nil { // has all in memory that is needed
 			return err
@@ -211,11 +212,11 @@ func (s *server) live(ctx context.Context, r *room, conv core.ConvID, res *Resul
 	}
 	err := took(&res.Member, func(i int) error {
 		who := fmt.Sprintf("@late%d:server%d.test", i+1, (i+1)%res.Servers)
-		e, err := r.after(r.ends, wire.TypeMember, &who, who, `{"membership":"join"}`)
+		e, err := r.After(r.Ends, wire.TypeMember, &who, who, `{"membership":"join"}`)
 		if err != nil {
 			return err
 		}
-		r.members[who], r.ends = e, []*wire.PDU{e}
+		r.Take(e)
 		return s.take(ctx, conv, e)
 	})
 	if err != nil {
@@ -225,7 +226,7 @@ func (s *server) live(ctx context.Context, r *room, conv core.ConvID, res *Resul
 	err = took(&res.Fork, func(i int) error {
 		var branches []*wire.PDU
 		for j := range 2 {
-			e, err := r.after(r.ends, "m.room.topic", &topic, r.users[2+j], fmt.Sprintf(`{"topic":"%d of %d"}`, j, i))
+			e, err := r.After(r.Ends, "m.room.topic", &topic, r.Users[2+j], fmt.Sprintf(`{"topic":"%d of %d"}`, j, i))
 			if err != nil {
 				return err
 			}
@@ -234,7 +235,9 @@ func (s *server) live(ctx context.Context, r *room, conv core.ConvID, res *Resul
 			}
 			branches = append(branches, e)
 		}
-		r.ends = branches
+		for _, e := range branches {
+			r.Take(e)
+		}
 		return s.say(ctx, r, conv)
 	})
 	if err != nil {
@@ -248,7 +251,7 @@ func (s *server) live(ctx context.Context, r *room, conv core.ConvID, res *Resul
 }
 
 // after restarts the server and takes one more event.
-func (s *server) after(ctx context.Context, r *room, conv core.ConvID, dir string, log *slog.Logger, res *Result) error {
+func (s *server) after(ctx context.Context, r *matrixroom.Room, conv core.ConvID, dir string, log *slog.Logger, res *Result) error {
 	files, err := filepath.Glob(filepath.Join(dir, "db*"))
 	if err != nil {
 		return err
