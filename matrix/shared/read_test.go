@@ -182,6 +182,9 @@ func TestLookEarly(t *testing.T) {
 				}
 			}
 			chain, err := l.AuthChain([]shared.Event{found[said]}, 100)
+			if err != nil {
+				return err
+			}
 			var types []string
 			for _, e := range chain {
 				types = append(types, e.Type)
