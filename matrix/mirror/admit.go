@@ -181,7 +181,7 @@ func (t *minting) build(link func(*wire.Proto) error) (*wire.PDU, error) {
 			p.RoomID = "!" + string(t.c.ID) + ":" + t.domain(sender)
 		}
 	}
-	if !t.version.RedactsInContent {
+	if t.version.RedactsBeside {
 		p.Redacts = t.wire.Redacts
 	}
 	if err := link(&p); err != nil {

@@ -35,7 +35,8 @@ type Proto struct {
 	StateKey *string
 	Sender   string
 	Content  []byte // a JSON object in canonical form
-	// Redacts is the redacted event in versions without RedactsInContent.
+	// Redacts is the redacted event in versions without RedactsInContent; to be
+	// written in versions with RedactsBeside.
 	Redacts    string
 	PrevEvents []string
 	AuthEvents []string
@@ -169,7 +170,7 @@ func (p *Proto) encode(v *Version, content []byte, contentHash string, bare bool
 	}
 	b = strconv.AppendInt(append(b, `,"origin_server_ts":`...), p.Time, 10)
 	b = appendList(append(b, `,"prev_events":`...), p.PrevEvents)
-	if p.Redacts != "" && !bare && !v.RedactsInContent {
+	if p.Redacts != "" && !bare && v.RedactsBeside {
 		b = appendString(append(b, `,"redacts":`...), p.Redacts)
 	}
 	if p.RoomID != "" {
@@ -248,7 +249,9 @@ func (pdu *PDU) read(o Object) error {
 		}
 		pdu.StateKey = &key
 	}
-	pdu.Redacts, _ = o.String("redacts")
+	if !pdu.Version.RedactsInContent {
+		pdu.Redacts, _ = o.String("redacts")
+	}
 	if pdu.Depth, ok = o.Int("depth"); !ok {
 		return bad("depth")
 	}

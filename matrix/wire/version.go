@@ -20,6 +20,10 @@ type Version struct {
 	// RedactsInContent says that m.room.redaction has redacts in its content
 	// and not beside it: 11 on.
 	RedactsInContent bool
+	// RedactsBeside says that redactions made here have redacts beside the
+	// content: to 11. In 11 it means nothing, and stands there for servers that
+	// know the version and look there all the same (Dendrite 0.13).
+	RedactsBeside bool
 	// IntegerLevels says that levels must be integers: 10 on.
 	IntegerLevels bool
 	// Knock, Restricted and KnockRestricted say which join rules there are:
@@ -64,6 +68,7 @@ func version(n int) *Version {
 		HashedRoomID:     n >= 12,
 		CreatorKey:       n <= 10,
 		RedactsInContent: n >= 11,
+		RedactsBeside:    n <= 11,
 		IntegerLevels:    n >= 10,
 		Knock:            n >= 7,
 		Restricted:       n >= 8,

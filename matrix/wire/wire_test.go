@@ -274,6 +274,39 @@ func TestBuildRoundTrip(t *testing.T) {
 	})
 }
 
+// Redactions say beside the content what they are about where it is meant, and in
+// version 11 for those who look there all the same. What another server put there
+// in vain is not read.
+//
+// spec: MX 1.19 RV v11
+func TestRedactsBeside(t *testing.T) {
+	for _, c := range []struct {
+		version, written, read string
+	}{
+		{"10", `"$here"`, "$here"},
+		{"11", `"$here"`, ""},
+		{"12", "", ""},
+	} {
+		v := versions[c.version]
+		p := Proto{
+			RoomID: "!r:a.test", Type: TypeRedaction, Sender: "@a:a.test", Redacts: "$here",
+			Content: []byte(`{"redacts":"$there"}`), PrevEvents: []string{}, AuthEvents: []string{}, Depth: 1,
+		}
+		built, err := Build(v, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := ParseObject(built.JSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := Parse(v, built.JSON)
+		if err != nil || string(o.Get("redacts")) != c.written || parsed.Redacts != c.read || parsed.EventID != built.EventID || !parsed.CheckHash() {
+			t.Errorf("version %s: %s, %+v, %v", c.version, built.JSON, parsed, err)
+		}
+	}
+}
+
 type oneKey struct {
 	s      Signer
 	public ed25519.PublicKey
