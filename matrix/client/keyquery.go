@@ -131,12 +131,12 @@ func (a *keyAnswer) add(user string, k UserKeys) (err error) {
 }
 
 // Shown are the keys with the device's name, where it has one, beside what is
-// signed.
+// signed. "unsigned" is there without a name as well: where another server's
+// answer leaves it out Dendrite tells its clients null, of which matrix-nio dies.
 func (d DeviceKeys) Shown() (json.RawMessage, error) {
-	if d.Name == "" {
-		return d.Keys, nil
-	}
-	unsigned, err := json.Marshal(map[string]string{"device_display_name": d.Name})
+	unsigned, err := json.Marshal(struct {
+		Name string `json:"device_display_name,omitempty"`
+	}{d.Name})
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func TestExchange(t *testing.T) {
 	if curve(got, bob.ID, "BOB") != "bob 1" {
 		t.Fatalf("alice sees %v", got)
 	}
-	if got.Get("device_keys", bob.ID, "BOB", "unsigned") != nil {
+	if got.Get("device_keys", bob.ID, "BOB", "unsigned", "device_display_name") != nil {
 		t.Errorf("the name of a device was told: %v", got)
 	}
 	claim := func() object {

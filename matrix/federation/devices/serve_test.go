@@ -72,6 +72,9 @@ func testServe(t *testing.T, names bool) {
 		o.Text("device_keys", bob.ID, "BOB", "unsigned", "device_display_name") != name || o.Get("master_keys", bob.ID) == nil || o["user_signing_keys"] != nil {
 		t.Errorf("query: %v, %v", o, err)
 	}
+	if o.Get("device_keys", bob.ID, "BOB", "unsigned") == nil {
+		t.Errorf("query: no unsigned: %v", o)
+	}
 	if n := len(o.Obj("device_keys")); n != 2 || len(o.Obj("device_keys", ghost)) != 0 {
 		t.Errorf("of %d users: %v", n, o)
 	}
