@@ -181,7 +181,7 @@ func encrypted(ctx context.Context, s *Session) (Outcome, error) {
 		return Outcome{}, err
 	}
 	s.room = room
-	if err := s.join(ctx, s.B, room, room); err != nil {
+	if err := s.join(ctx, s.other(s.host()), room, room); err != nil {
 		return Outcome{}, err
 	}
 	for _, from := range []*Client{s.A, s.B} {

@@ -15,7 +15,9 @@ import hashlib
 import json
 import pathlib
 import ssl
+import sys
 import tempfile
+import traceback
 from urllib.parse import quote, urlparse
 
 import nio
@@ -81,6 +83,7 @@ class NioDriver(Driver):
         self.client.add_response_callback(self.on_sync, nio.SyncResponse)
         self.client.add_response_callback(self.on_sync_error, nio.SyncError)
         self.syncing = asyncio.create_task(self.client.sync_forever(timeout=20000, full_state=True))
+        self.syncing.add_done_callback(self.on_sync_ended)
         await self.client.synced.wait()
         self.event("connected", resumed=False)
         return {"address": self.client.user_id, "device": self.client.device_id}
@@ -287,6 +290,12 @@ class NioDriver(Driver):
         return {"members": [{"user": m.user_id, "nick": m.display_name} for m in response.members]}
 
     # What arrives
+
+    def on_sync_ended(self, task):
+        """Says what the library's loop failed of: it would end in silence, and the client be deaf."""
+        if not task.cancelled() and task.exception():
+            traceback.print_exception(task.exception(), file=sys.stderr)
+            self.event("disconnected", condition=type(task.exception()).__name__, text=str(task.exception()))
 
     async def on_sync_error(self, response):
         self.event("error", condition=response.status_code, text=response.message)
