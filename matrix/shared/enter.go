@@ -97,7 +97,7 @@ type Entry struct {
 // Enter begins a room, or begins it anew where one returns after nobody of ours
 // was in it, with the join as its first event.
 //
-// spec: MX 1.19 SS §11.3
+// spec: MX 1.19 SS §10
 func (t *Turn) Enter(in Entry) (core.ConvID, error) {
 	conv, err := t.begin(in)
 	if err != nil {
@@ -119,6 +119,13 @@ func (t *Turn) Enter(in Entry) (core.ConvID, error) {
 		return "", err
 	}
 	ids := make([]string, 0, len(in.State))
+	for _, e := range in.State {
+		ids = append(ids, e.PDU.EventID)
+	}
+	if _, err := t.want(rm, ids...); err != nil { // an invitation was kept before
+		return "", err
+	}
+	ids = ids[:0]
 	for _, e := range in.State {
 		if ev := rm.events[e.PDU.EventID]; ev != nil && !ev.Rejected {
 			ids = append(ids, e.PDU.EventID)
@@ -295,6 +302,8 @@ func (t *Turn) enterWith(rm *room, in Entry, s graph.State) error {
 	}
 	was := rm.head
 	rm.ends, rm.depth = []string{e.ID}, join.PDU.Depth
+	// Nobody's server was told anything so far, whatever the state says of ours.
+	rm.current, rm.joined = graph.State{}, map[string]int{}
 	if !in.Address.IsZero() {
 		if err := t.address(rm.conv, in.Address); err != nil {
 			return err
@@ -364,7 +373,7 @@ func (t *Turn) late(conv core.ConvID, in Entry) error {
 // of its state; last says that these are all. In such an order that an event
 // comes after those it cites.
 //
-// spec: MX 1.19 SS §11.3.2
+// spec: MX 1.19 SS §10
 func (t *Turn) Complete(conv core.ConvID, events []Incoming, last bool) error {
 	rm, err := t.room(conv)
 	if err != nil {
