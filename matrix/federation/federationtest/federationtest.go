@@ -20,12 +20,18 @@ import (
 	"time"
 
 	"parley/matrix/federation"
+	"parley/matrix/federation/incoming"
+	"parley/matrix/federation/joining"
 	"parley/matrix/wire"
 )
 
 // World is some servers and what connects them.
 type World struct {
 	T testing.TB
+	// Tune changes how rooms are entered; a [Part] can set it.
+	Tune func(*joining.Config)
+	// TuneIncoming does so for how events are taken.
+	TuneIncoming func(*incoming.Config)
 
 	mu      sync.Mutex
 	servers map[string]*Server
@@ -39,7 +45,7 @@ type World struct {
 type Next func(*http.Request) (*http.Response, error)
 
 // Part adds something to a server that is being built, at the beginning and at
-// each restart.
+// each restart, before it has its door and takes transactions.
 type Part func(s *Server)
 
 // New makes a server for each domain.
@@ -172,14 +178,16 @@ func Answer(status int, body []byte) *http.Response {
 // ErrCut is for tests that cut a connection off.
 var ErrCut = errors.New("connection reset by peer")
 
+// patience is after how long something never happens.
+const patience = 30 * time.Second
+
 // Eventually waits until something holds.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for range 6000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatalf("never: %s", what)
 }

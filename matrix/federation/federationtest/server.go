@@ -14,6 +14,9 @@ import (
 	"parley/hub/hubtest"
 	"parley/matrix/client"
 	"parley/matrix/federation"
+	"parley/matrix/federation/directory"
+	"parley/matrix/federation/incoming"
+	"parley/matrix/federation/joining"
 	"parley/matrix/federation/keyring"
 	"parley/matrix/federation/sending"
 	"parley/matrix/mirror"
@@ -33,12 +36,18 @@ type Server struct {
 	Domain string
 	Key    *wire.SigningKey
 
-	DB     *store.DB
-	Hub    *hub.Hub
-	Mirror *mirror.Mirror
-	Shared *shared.Rooms
-	Sender *sending.Sender
-	Keys   *keyring.Keyring
+	DB        *store.DB
+	Hub       *hub.Hub
+	Mirror    *mirror.Mirror
+	Shared    *shared.Rooms
+	Sender    *sending.Sender
+	Directory *directory.Directory
+	// Joining is the door. History, if it is set, fetches what was said before.
+	Joining *joining.Joining
+	History joining.History
+	// Incoming takes events, fills gaps and fetches history.
+	Incoming *incoming.Incoming
+	Keys     *keyring.Keyring
 	// Client calls other servers, API answers them.
 	Client *federation.Client
 	API    *federation.Server
@@ -133,7 +142,7 @@ func (s *Server) start() {
 	})
 	s.Shared = shared.New(shared.Config{Hub: s.Hub, Mirror: s.Mirror, Outbox: s.Sender, Domains: []string{s.Domain}, Log: log})
 	s.addClients()
-	for _, p := range slices.Concat(own(), s.parts) {
+	for _, p := range slices.Concat(s.parts, own()) {
 		p(s)
 	}
 	s.must(s.Hub.Start(ctx))
@@ -145,9 +154,6 @@ func (s *Server) start() {
 	s.off = false
 	s.World.mu.Unlock()
 }
-
-// own are the parts that every server has.
-func own() []Part { return nil }
 
 // heard is told of every request of another server.
 func (s *Server) heard(server string) {
