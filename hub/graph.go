@@ -344,26 +344,40 @@ func (h *Hub) decline(id core.ConvID, who core.Address) {
 	})
 }
 
-// answeredMatrix is what it means between two people that one on another Matrix
-// server entered or left their direct.
+// answeredMatrix is what it means between two people, one of them on another
+// Matrix server, that one entered or left their direct.
 func (t *turn) answeredMatrix(p *place, before *core.State, c core.Membership) error {
 	other, ok := peer(p.c, p.s, c.Target)
-	if !ok || c.Target.Network != core.Matrix || !t.h.ours(other) {
+	if !ok || (c.Target.Network != core.Matrix || !t.h.ours(other)) && (other.Network != core.Matrix || !t.h.ours(c.Target)) {
 		return nil
 	}
-	was, kinds := before.Standing(c.Target), []NoticeKind(nil)
-	switch {
-	case c.Standing == core.Joined && was != core.Joined:
-		kinds = []NoticeKind{Approve, Ask}
-	case c.Standing == core.Left && (was == core.Joined || was == core.Invited):
-		kinds = []NoticeKind{Deny, Unask}
+	was, steps := before.Standing(c.Target), []ContactNotice(nil)
+	who := ContactNotice{From: c.Target, To: other}
+	switch theirs := c.Target.Network == core.Matrix; {
+	case c.Standing == core.Joined && theirs && was != core.Joined:
+		steps = who.of(Approve, Ask)
+	case c.Standing == core.Joined && !theirs && was == core.Invited:
+		// Her invitation was her asking and her approval; that one stands only
+		// now, when it is asked for.
+		steps = append(who.of(Approve, Ask), ContactNotice{Kind: Approve, From: other, To: c.Target})
+	case c.Standing == core.Left && theirs && (was == core.Joined || was == core.Invited):
+		steps = who.of(Deny, Unask)
 	}
-	for _, k := range kinds {
-		if err := t.consent(ContactNotice{Kind: k, From: c.Target, To: other}); err != nil && CodeOf(err) == "" {
+	for _, n := range steps {
+		if err := t.consent(n); err != nil && CodeOf(err) == "" {
 			return err
 		}
 	}
 	return nil
+}
+
+// of are steps between the same two.
+func (n ContactNotice) of(kinds ...NoticeKind) []ContactNotice {
+	var steps []ContactNotice
+	for _, n.Kind = range kinds {
+		steps = append(steps, n)
+	}
+	return steps
 }
 
 // enterGraph has other servers let one into a room that none of ours is in.

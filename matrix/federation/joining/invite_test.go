@@ -144,6 +144,14 @@ func TestDirect(t *testing.T) {
 	w.Same(room, "a.test", "b.test")
 	hears(t, alice, room, bob.Say(room, "hello"))
 	hears(t, bob, room, alice.Say(room, "hello"))
+	for _, side := range [][2]*roomstest.User{{alice, bob}, {bob, alice}} {
+		s, other := w.Server(side[0].Address.Domain), side[1].Address
+		federationtest.Eventually(t, "contacts, both ways, on "+s.Domain, func() bool {
+			list, _, err := s.Hub.Contacts(t.Context(), side[0].Address)
+			return err == nil && len(list) == 1 && list[0].Sees && list[0].Seen && !list[0].Asks &&
+				list[0].Address == core.Address{Network: core.Matrix, Name: other.Name, Domain: other.Domain}
+		})
+	}
 
 	// Who takes messages from everybody is in at once.
 	carol := b.User("carol")
