@@ -257,11 +257,17 @@ class NioDriver(Driver):
 
     async def op_join(self, room, via=()):
         if not via:
-            return {"room": self.checked(await self.client.join(room)).room_id}
+            return await self.shown(self.checked(await self.client.join(room)).room_id)
         # The library cannot say which servers to ask about a room.
         servers = "&".join("server_name=" + quote(server) for server in via)
         response = await self.request("POST", f"v3/join/{quote(room)}?{servers}", {})
-        return {"room": (await response.json())["room_id"]}
+        return await self.shown((await response.json())["room_id"])
+
+    async def shown(self, room):
+        """Waits until a room is synchronized: before that the library sends nothing to it."""
+        while room not in self.client.rooms:
+            await self.client.synced.wait()
+        return {"room": room}
 
     async def op_upgrade_room(self, room, version):
         response = await self.request("POST", f"v3/rooms/{quote(room)}/upgrade", {"new_version": version})
