@@ -168,7 +168,27 @@ func delivered(ctx context.Context, s *Session, p place) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if s.overMatrix() {
+		return displayedAlone(ctx, s, watch, p, said)
+	}
 	return receipt(ctx, s, watch, p, "delivered", said.atA)
+}
+
+// displayedAlone is what stands for a confirmation of delivery between Matrix servers, who
+// have no word for it: the sender hears nothing until the message is displayed.
+func displayedAlone(ctx context.Context, s *Session, watch *Watch, p place, said *exchanged) (Outcome, error) {
+	if _, err := p.do(ctx, s.B, "mark_displayed", Args{"message": said.atB}); err != nil {
+		return Outcome{}, err
+	}
+	if _, err := receipt(ctx, s, watch, p, "displayed", said.atA); err != nil {
+		return Outcome{}, err
+	}
+	if watch.Saw(func(e *Event) bool {
+		return e.Event == "receipt" && e.Message == said.atA && e.Kind == "delivered"
+	}) {
+		return Outcome{}, fmt.Errorf("%s heard of a delivery that nobody can have told", s.A.Driver.Name)
+	}
+	return fallback("only that it is displayed")
 }
 
 func displayed(ctx context.Context, s *Session, p place) (Outcome, error) {
