@@ -83,6 +83,13 @@ func (m *Mirror) StateAt(v hub.View, conv core.ConvID, at core.Position) ([]Even
 		WHERE s.conv = $1 AND s.pos <= $2 AND s.until > $2 ORDER BY s.pos`, string(conv), int64(at))
 }
 
+// StateBut is StateAt without the pieces of one type, of which there may be more
+// than of all others.
+func (m *Mirror) StateBut(v hub.View, conv core.ConvID, at core.Position, eventType string) ([]Event, error) {
+	return events(hubstore.Querier(v), `SELECT `+columns+` FROM mirror_state s JOIN mirror_pdus p ON p.event_id = s.event_id
+		WHERE s.conv = $1 AND s.pos <= $2 AND s.until > $2 AND s.type <> $3 ORDER BY s.pos`, string(conv), int64(at), eventType)
+}
+
 // StateChanged is of the state at position to what one who knew that at position
 // from does not know: for each key the newest event in the interval (from, to],
 // and what became known in it though it was in force before.

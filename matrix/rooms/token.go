@@ -122,10 +122,11 @@ func ParsePoint(v hub.View, conv core.ConvID, s string) (Point, error) {
 const lowest Point = -1 << 62
 
 // PointAt is how far a room's timeline had come when this server had learnt
-// as much as feed says. History that is learnt later lies below it.
+// as much as feed says. History that is learnt later, which has negative feed
+// numbers, lies below it; what is not has its places in both orders alike.
 func PointAt(v hub.View, conv core.ConvID, feed core.Feed) (Point, error) {
-	last, err := v.Page(hub.Query{Conv: conv, BeforeFeed: feed + 1, Latest: true, Limit: 1})
-	if err != nil || len(last) == 0 {
+	last, err := v.Page(hub.Query{Conv: conv, BeforeFeed: feed + 1, ByFeed: true, Latest: true, Limit: 1})
+	if err != nil || len(last) == 0 || last[0].Feed < 0 {
 		return lowest, err
 	}
 	return Point(last[0].Position), nil

@@ -247,11 +247,14 @@ func (r *roomBuild) states() error {
 }
 
 // stateTo adds the state at a point: all of it, or what is not as the client
-// knows it.
+// knows it. Of a whole state, a client that loads its members lazily is told
+// those that it needs by [roomBuild.lazily].
 func (r *roomBuild) stateTo(set *stateSet, at rooms.Point) error {
 	var events []mirror.Event
 	var err error
 	switch {
+	case (r.whole || r.q.full) && r.q.filter.Room.State.LazyMembers:
+		events, err = r.s.mirror.StateBut(r.v, r.conv, core.Position(at), wire.TypeMember)
 	case r.whole || r.q.full:
 		if at == r.to && r.place.Standing == core.Joined {
 			events, err = r.s.mirror.State(r.v, r.conv)

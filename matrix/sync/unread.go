@@ -263,8 +263,14 @@ func (r *roomBuild) pushContext() (client.PushContext, error) {
 	if err != nil {
 		return client.PushContext{}, err
 	}
+	joined := 0
+	for _, m := range state.Members {
+		if m.Standing == core.Joined {
+			joined++
+		}
+	}
 	return client.PushContext{
-		Members:     len(state.Joined()),
+		Members:     joined,
 		DisplayName: state.Members[r.q.account].Name,
 		MayNotify: func(sender, key string) bool {
 			a, err := r.names.Address(sender)
