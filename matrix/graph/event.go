@@ -32,7 +32,7 @@ type Event struct {
 	// where the content has that key.
 	ViaSigned bool
 
-	hash       uint64 // of type and state key, for State
+	hash, sum  uint64 // of type and state key, and of the ID: for State
 	generation int    // one more than the highest of Auth
 	miscited   error  // why the choice of Auth is refused
 	facts
@@ -99,7 +99,7 @@ func Link(pdu *wire.PDU, create *Event, auth []*Event) (*Event, error) {
 		}
 	}
 	if e.StateKey != nil {
-		e.hash = hashOf(e.Type, *e.StateKey)
+		e.hash, e.sum = hashOf(e.Type, *e.StateKey), sumOf(e.ID)
 	}
 	e.miscited = checkSelection(e, wire.AuthTypes(e.Version, e.Type, e.StateKey, e.Sender, pdu.Content))
 	if err := e.readContent(pdu.Content); err != nil {

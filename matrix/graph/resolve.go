@@ -20,8 +20,8 @@ func Resolve(v *wire.Version, states ...State) State {
 	case 1:
 		return states[0]
 	}
-	conflicted, unconflicted := split(states)
-	full := conflicted.union(authDifference(states, conflicted, unconflicted))
+	conflicted, disputed, unconflicted := split(states)
+	full := conflicted.union(authDifference(disputed, unconflicted))
 	if v.HashedRoomID { // 2.1
 		full = full.union(subgraph(conflicted))
 	}
@@ -58,9 +58,16 @@ func Resolve(v *wire.Version, states ...State) State {
 
 // distinct leaves each state once.
 func distinct(states []State) []State {
+	type mark struct {
+		size int
+		sum  uint64
+	}
+	seen := make(map[mark][]State, len(states))
 	var out []State
 	for _, s := range states {
-		if !slices.ContainsFunc(out, s.Equal) {
+		m := mark{s.size, s.sum}
+		if !slices.ContainsFunc(seen[m], s.Equal) {
+			seen[m] = append(seen[m], s)
 			out = append(out, s)
 		}
 	}
@@ -81,10 +88,11 @@ func (s set) union(t set) set {
 	return out
 }
 
-// split is the conflicted state set and the unconflicted state map.
+// split is the conflicted state set, which of it each of the states has, and the
+// unconflicted state map.
 //
 // spec: MX 1.19 RV v12
-func split(states []State) (conflicted set, unconflicted State) {
+func split(states []State) (conflicted set, disputed [][]*Event, unconflicted State) {
 	keys := map[wire.StateKey]bool{}
 	for _, s := range states[1:] {
 		states[0].Diff(s, func(was, is *Event) {
@@ -94,16 +102,17 @@ func split(states []State) (conflicted set, unconflicted State) {
 			keys[was.Key()] = true
 		})
 	}
-	conflicted, unconflicted = set{}, states[0]
+	conflicted, disputed, unconflicted = set{}, make([][]*Event, len(states)), states[0]
 	for k := range keys {
-		for _, s := range states {
+		for i, s := range states {
 			if e := s.Get(k.Type, k.Key); e != nil {
 				conflicted[e] = true
+				disputed[i] = append(disputed[i], e)
 			}
 		}
 		unconflicted = unconflicted.Without(k)
 	}
-	return conflicted, unconflicted
+	return conflicted, disputed, unconflicted
 }
 
 // chain visits the events that can be reached from some by their auth events,
@@ -128,24 +137,18 @@ func chain(from []*Event, least int, seen set, visit func(*Event)) {
 
 // authDifference is what stands in some but not in all of the states' auth
 // chains. What is undisputed is in every state, and so its chain in all of
-// theirs: it is enough to compare the chains of what is disputed, and to take
-// away what the undisputed rests on too.
+// theirs: it is enough to compare the chains of what is disputed, which are given
+// for each state, and to take away what the undisputed rests on too.
 //
 // spec: MX 1.19 RV v12
-func authDifference(states []State, conflicted set, unconflicted State) set {
+func authDifference(disputed [][]*Event, unconflicted State) set {
 	in := map[*Event]int{}
-	for _, s := range states {
-		var disputed []*Event
-		for e := range conflicted {
-			if s.Get(e.Type, *e.StateKey) == e {
-				disputed = append(disputed, e)
-			}
-		}
-		chain(disputed, 0, set{}, func(e *Event) { in[e]++ })
+	for _, events := range disputed {
+		chain(events, 0, set{}, func(e *Event) { in[e]++ })
 	}
 	out, least := set{}, -1
 	for e, n := range in {
-		if n < len(states) {
+		if n < len(disputed) {
 			out[e] = true
 			if least < 0 || e.generation < least {
 				least = e.generation

@@ -16,6 +16,8 @@ import (
 type State struct {
 	root *node
 	size int
+	// sum is the same for equal states, and hardly ever for others.
+	sum uint64
 }
 
 // A View is state to look things up in.
@@ -46,6 +48,9 @@ var seed = maphash.MakeSeed()
 func hashOf(eventType, key string) uint64 {
 	return maphash.Comparable(seed, wire.StateKey{Type: eventType, Key: key})
 }
+
+// sumOf is an event's part of a state's sum.
+func sumOf(id string) uint64 { return maphash.String(seed, id) }
 
 // StateOf is the state that consists of the events, of which later ones replace
 // earlier ones.
@@ -91,19 +96,23 @@ func (s State) Get(eventType, key string) *Event {
 // With is the state after a state event: s with e in place of the event of the
 // same type and key.
 func (s State) With(e *Event) State {
-	root, added := s.root.with(e, 0)
-	if added {
+	root, old := s.root.with(e, 0)
+	s.sum ^= e.sum
+	if old == nil {
 		s.size++
+	} else {
+		s.sum ^= old.sum
 	}
-	return State{root, s.size}
+	return State{root, s.size, s.sum}
 }
 
 // Without is s without the event of that type and key.
 func (s State) Without(k wire.StateKey) State {
-	if s.Get(k.Type, k.Key) == nil {
+	old := s.Get(k.Type, k.Key)
+	if old == nil {
 		return s
 	}
-	return State{s.root.without(k, hashOf(k.Type, k.Key), 0), s.size - 1}
+	return State{s.root.without(k, hashOf(k.Type, k.Key), 0), s.size - 1, s.sum ^ old.sum}
 }
 
 // All visits the events in no order that means anything.
@@ -113,7 +122,7 @@ func (s State) All() iter.Seq[*Event] {
 
 // Equal says whether two states are the same.
 func (s State) Equal(t State) bool {
-	same := s.size == t.size
+	same := s.size == t.size && s.sum == t.sum
 	if same {
 		s.Diff(t, func(*Event, *Event) { same = false })
 	}
@@ -126,7 +135,8 @@ func (s State) Diff(t State, f func(was, is *Event)) { diff(s.root, t.root, 0, f
 
 func index(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
 
-func (n *node) with(e *Event, shift int) (*node, bool) {
+// with returns the node with e, and the event that it replaces, nil if none.
+func (n *node) with(e *Event, shift int) (*node, *Event) {
 	if n == nil {
 		n = &node{}
 	}
@@ -135,17 +145,17 @@ func (n *node) with(e *Event, shift int) (*node, bool) {
 		for i, old := range n.leaves {
 			if old.Is(e.Type, *e.StateKey) {
 				out.leaves = replaced(n.leaves, i, e)
-				return &out, false
+				return &out, old
 			}
 		}
 		out.leaves = inserted(n.leaves, len(n.leaves), e)
-		return &out, true
+		return &out, nil
 	}
 	bit := uint32(1) << (e.hash >> shift & fanMask)
 	switch i := index(n.leaf, bit); {
 	case n.leaf&bit != 0 && n.leaves[i].Is(e.Type, *e.StateKey):
 		out.leaves = replaced(n.leaves, i, e)
-		return &out, false
+		return &out, n.leaves[i]
 	case n.leaf&bit != 0: // two events share the slot: a node for both
 		below, _ := (*node)(nil).with(n.leaves[i], shift+fanBits)
 		below, _ = below.with(e, shift+fanBits)
@@ -153,16 +163,16 @@ func (n *node) with(e *Event, shift int) (*node, bool) {
 		out.leaves = removed(n.leaves, i)
 		out.sub |= bit
 		out.subs = inserted(n.subs, index(n.sub, bit), below)
-		return &out, true
+		return &out, nil
 	case n.sub&bit != 0:
 		j := index(n.sub, bit)
-		below, added := n.subs[j].with(e, shift+fanBits)
+		below, old := n.subs[j].with(e, shift+fanBits)
 		out.subs = replaced(n.subs, j, below)
-		return &out, added
+		return &out, old
 	default:
 		out.leaf |= bit
 		out.leaves = inserted(n.leaves, i, e)
-		return &out, true
+		return &out, nil
 	}
 }
 

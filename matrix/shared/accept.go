@@ -110,8 +110,12 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 		return Outcome{}, err
 	}
 	verdict, why := graph.Check(e, t.seen(rm, before, e), t.seen(rm, rm.current, e))
-	if in.Unwanted && verdict == graph.Accepted {
+	switch {
+	case verdict != graph.Accepted:
+	case in.Unwanted:
 		verdict, why = graph.SoftFailed, ErrUnwanted
+	case len(rm.ends) >= maxEnds && !slices.ContainsFunc(in.PDU.PrevEvents, func(id string) bool { return slices.Contains(rm.ends, id) }):
+		verdict, why = graph.SoftFailed, ErrForks
 	}
 	e.Rejected = verdict == graph.Rejected
 	after := graph.After(before, e, verdict)
@@ -157,6 +161,13 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 	}
 	return Outcome{Verdict: verdict}, t.move(rm, was, next, nextGroup, feed)
 }
+
+// maxEnds bounds the branches of a room. What would begin one more is soft-failed:
+// whoever follows it brings it in.
+const maxEnds = 500
+
+// ErrForks says that a room has too many branches.
+var ErrForks = errors.New("the room has too many branches")
 
 // maxStates bounds the states of one room in memory.
 const maxStates = 1000
@@ -298,7 +309,7 @@ func (t *Turn) resolveEnds(rm *room) (graph.State, int64, error) {
 // seen is a state as the rules see it. While members are missing from a room
 // that was entered a short while ago, those that an event cites stand in.
 //
-// spec: MX 1.19 SS §11.3.2
+// spec: MX 1.19 SS §10
 func (t *Turn) seen(rm *room, s graph.State, e *graph.Event) graph.View {
 	if rm.partial == "" {
 		return s
