@@ -26,8 +26,10 @@ type item struct {
 	// unwanted says that the policy server of the room does not recommend it.
 	unwanted bool
 
-	// The rest is for filling gaps. waits says that there is a row of it.
+	// The rest is for filling gaps. waits says that there is a row of it, found
+	// that it was asked for on the way to one of which there is.
 	waits  bool
+	found  bool
 	tries  int
 	before []string // the state before it, where another server told it
 	walked bool     // what comes before it was asked for

@@ -52,9 +52,12 @@ func (n *Incoming) fill(ctx context.Context, conv core.ConvID) error {
 	if err := g.check(ctx); err != nil {
 		return err
 	}
+	changed := true
 	for range maxSteps {
-		if err := g.admit(ctx); err != nil {
-			return err
+		if changed {
+			if err := g.admit(ctx); err != nil {
+				return err
+			}
 		}
 		if len(g.pending) == 0 {
 			return nil
@@ -62,13 +65,30 @@ func (n *Incoming) fill(ctx context.Context, conv core.ConvID) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if !g.step(ctx) {
-			if err := g.giveUp(ctx, g.pending[0]); err != nil {
-				return err
-			}
+		if changed = g.step(ctx); changed {
+			continue
+		}
+		if err := g.giveUp(ctx, g.hopeless()...); err != nil {
+			return err
 		}
 	}
 	return g.giveUp(context.WithoutCancel(ctx), g.pending...)
+}
+
+// hopeless is the first of the pending events, for which nothing more can be
+// done, and if that was found on the way to others, all that was found: the way
+// leads nowhere.
+func (g *gap) hopeless() (out []*item) {
+	first := g.pending[0]
+	if first.waits {
+		return []*item{first}
+	}
+	for _, it := range g.pending {
+		if !it.waits {
+			out = append(out, it)
+		}
+	}
+	return out
 }
 
 // open reads what waits.
@@ -217,9 +237,10 @@ func (g *gap) step(ctx context.Context) bool {
 		return false
 	}
 	if it.waits {
-		if r := g.n.budget(it.origin).Reserve(); !r.OK() || r.Delay() > 0 {
-			g.late[it] = time.Now().Add(r.Delay())
+		r := g.n.budget(it.origin).Reserve()
+		if wait := r.Delay(); wait > 0 {
 			r.Cancel()
+			g.late[it] = time.Now().Add(wait)
 			return false
 		}
 	}

@@ -60,6 +60,8 @@ type Config struct {
 	// tried again, doubled by each further one up to MaxRetry: a minute and six
 	// hours.
 	FirstRetry, MaxRetry time.Duration
+	// Tries is how often such an event is tried before it is given up: 12 times.
+	Tries int
 	// Timeout is for one call to another server: 20 seconds.
 	Timeout time.Duration
 	// FillsPerMinute is for how many gaps a minute one server makes us ask
@@ -76,6 +78,9 @@ func (c *Config) defaults() {
 	set(&c.FirstRetry, time.Minute)
 	set(&c.MaxRetry, 6*time.Hour)
 	set(&c.Timeout, 20*time.Second)
+	if c.Tries == 0 {
+		c.Tries = 12
+	}
 	if c.FillsPerMinute == 0 {
 		c.FillsPerMinute = 30
 	}

@@ -18,8 +18,6 @@ const (
 	maxWaitingRoom   = 500
 	maxWaitingOrigin = 1000
 	maxWaiting       = 20_000
-	// maxTries is how often an event is tried before it is given up.
-	maxTries = 12
 )
 
 func isStoreError(err error) bool {
@@ -59,7 +57,7 @@ func (n *Incoming) keepWaiting(t *shared.Turn, p *place, items []*item, r *round
 		}
 	}
 	for _, it := range items {
-		if r.missing[it] == nil || it.waits || it.origin == "" {
+		if r.missing[it] == nil || it.waits || it.found {
 			continue
 		}
 		full, err := n.full(sql, p, it)
@@ -173,7 +171,7 @@ func waitingIn(v hub.View, p *place, now time.Time, limit int) (items []*item, e
 // have their turn first.
 func (n *Incoming) postpone(t *shared.Turn, it *item, failed bool, until time.Time) error {
 	if failed {
-		if it.tries++; it.tries >= maxTries {
+		if it.tries++; it.tries >= n.cfg.Tries {
 			n.count("given-up")
 			n.cfg.Log.Info("an event of a Matrix server is given up", "event", it.pdu.EventID, "origin", it.origin)
 			return n.drop(t, it)

@@ -86,7 +86,7 @@ func (g *gap) found(ctx context.Context, server string, way []*item, list []json
 	for _, raw := range list {
 		pdu, err := g.p.parse(raw)
 		if err == nil && !g.have[pdu.EventID] {
-			told[pdu.EventID] = &item{pdu: pdu, origin: server, walked: true}
+			told[pdu.EventID] = &item{pdu: pdu, origin: server, found: true, walked: true}
 		}
 	}
 	var fresh []*item
@@ -140,7 +140,11 @@ func (g *gap) causes(ctx context.Context, it *item, ids []string) bool {
 			todo = append(todo, pdu.AuthEvents...)
 		}
 	}
-	if todo = g.unheard(ctx, todo, got); len(todo) > 0 {
+	rest := slices.Clone(ids)
+	for _, pdu := range got {
+		rest = append(rest, pdu.AuthEvents...)
+	}
+	if len(g.unheard(ctx, rest, got)) > 0 {
 		for _, s := range servers {
 			list, err := g.chain(ctx, s, it.pdu.EventID)
 			if err != nil {
@@ -312,11 +316,23 @@ func (g *gap) stateOf(ctx context.Context, it *item) bool {
 // all that decides who may do what, and at least half. Events of servers that
 // are gone for good cannot be checked by anybody.
 func (g *gap) usable(ctx context.Context, state []string) (out []string, err error) {
+	total := len(state)
+	err = g.n.cfg.Hub.Read(ctx, func(v hub.View) error {
+		known, err := shared.Known(v, state)
+		state = slices.DeleteFunc(slices.Clone(state), func(id string) bool { return !known[id] })
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if 2*len(state) < total {
+		return nil, shared.ErrNoState
+	}
 	err = g.n.cfg.Shared.Turn(ctx, func(t *shared.Turn) error {
 		out, err = t.Usable(g.p.conv, state)
 		return err
 	})
-	if err == nil && 2*len(out) < len(state) {
+	if err == nil && 2*len(out) < total {
 		err = shared.ErrNoState
 	}
 	return out, err
