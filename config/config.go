@@ -217,6 +217,7 @@ type Limits struct {
 	ServerJoinsPerMinute  int  `toml:"server_joins_per_minute"`
 	RoomMessagesPerMinute int  `toml:"room_messages_per_minute"` // by one person, to all rooms
 	RoomOccupants         int  `toml:"room_occupants"`
+	RoomShown             int  `toml:"room_shown"`
 	RoomStanzaSize        Size `toml:"room_stanza_size"` // what is said in a room, as XML
 	RoomHistory           int  `toml:"room_history"`     // messages on entering
 
@@ -344,7 +345,7 @@ func defaultLimits() Limits {
 		DiscoPage: 200, ServerIQsPerMinute: 3000,
 
 		RoomsPerHour: 100, RoomJoinsPerMinute: 300, ServerJoinsPerMinute: 3000,
-		RoomMessagesPerMinute: 600, RoomOccupants: 5000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
+		RoomMessagesPerMinute: 600, RoomOccupants: 5000, RoomShown: 1000, RoomStanzaSize: mustSize("64KiB"), RoomHistory: 500,
 		ForeignRooms: 500, ForeignOccupants: 5000, ForeignInvitations: 100, ForeignLooks: 200,
 
 		StrangersPerHour: 200, RequestsPerHour: 200, StrangerSenderPerHour: 20, UnknownServerPerHour: 50,

@@ -343,7 +343,10 @@ func (t *turn) keep(p place, e *core.Event, d Draft) error {
 			return err
 		}
 	}
-	return t.tx.PutEvent(e)
+	if err := t.tx.PutEvent(e); err != nil {
+		return err
+	}
+	return t.tellLost(p, e)
 }
 
 // number gives the event its places in the two orders.

@@ -96,7 +96,7 @@ func (x *xmppHouse) addRooms() {
 	s, l := x.s, x.s.cfg.Limits
 	x.rooms = muc.New(muc.Config{
 		Hub: s.hub, Names: x.sessions.Names(), Base: x.base, Secret: s.keys.Dialback, Log: s.log, Count: s.metrics, Route: x.carrier.Route, Guard: x.guard,
-		Grace: l.LeaveGrace.D(), MaxOccupants: l.RoomOccupants, MaxStanza: int(l.RoomStanzaSize.Bytes()), MaxHistory: l.RoomHistory,
+		Grace: l.LeaveGrace.D(), MaxOccupants: l.RoomOccupants, MaxShown: l.RoomShown, MaxStanza: int(l.RoomStanzaSize.Bytes()), MaxHistory: l.RoomHistory,
 		MaxPage: l.ArchivePage, MaxItems: l.DiscoPage,
 	})
 	x.sessions.AddService("rooms", muc.Local{Service: x.rooms})

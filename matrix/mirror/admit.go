@@ -83,6 +83,10 @@ func (m *Mirror) mint(tx hub.Tx, c *core.Conversation, before *core.State, e *co
 			m.cfg.Count.Count("losses", string(l.Feature), string(core.Matrix))
 		}
 	}
+	if len(losses) > 0 {
+		m.lost[e.ID] = losses
+		tx.OnRollback(func() { delete(m.lost, e.ID) })
+	}
 	if c.Authority == core.Here { // the hub's rules, which do not know all of Matrix'
 		if err := t.permitted(); err != nil {
 			return nil, err

@@ -44,6 +44,18 @@ type Mirror struct {
 	minted      map[core.EventID]*minting
 	adopted     map[string]Adopted
 	corrections map[core.ConvID][]Piece
+	// lost is what the PDU of an event that is being kept does not carry.
+	lost map[core.EventID][]core.Loss
+}
+
+// Network implements [hub.Loser].
+func (m *Mirror) Network() core.Network { return core.Matrix }
+
+// Lost implements [hub.Loser].
+func (m *Mirror) Lost(id core.EventID) []core.Loss {
+	losses := m.lost[id]
+	delete(m.lost, id)
+	return losses
 }
 
 // New brings the mirror's tables up to date and returns the mirror on them.
@@ -65,7 +77,7 @@ func New(ctx context.Context, db *store.DB, cfg Config) (*Mirror, error) {
 	}
 	return &Mirror{
 		cfg: cfg, rooms: map[core.ConvID]*room{}, minted: map[core.EventID]*minting{},
-		adopted: map[string]Adopted{}, corrections: map[core.ConvID][]Piece{},
+		adopted: map[string]Adopted{}, corrections: map[core.ConvID][]Piece{}, lost: map[core.EventID][]core.Loss{},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package c2s
 import (
 	"context"
 	"io"
+	"slices"
 
 	"parley/core"
 	"parley/hub"
@@ -31,11 +32,14 @@ func (q *question) look() (appearance, error) {
 	return a, err
 }
 
-// abroad says whether the card of one on another network is asked for, whose server is to be asked how she appears. That is done for
-// accounts here and nobody else.
+// abroad says whether the card of one on another network is asked for, in any of its forms, whose server is to be asked how she appears.
+// That is done for accounts here and nobody else.
 func (q *question) abroad() bool {
-	return q.srv.Appear != nil && q.s != nil && !q.account.IsZero() && !q.account.IsLocal() && q.account.Network != core.XMPP &&
-		q.iq.Attr("type") == "get" && q.iq.First().Is(nsVCard, "vCard")
+	if q.srv.Appear == nil || q.s == nil || !abroad(q.account) || q.iq.Attr("type") != "get" {
+		return false
+	}
+	p := q.iq.First()
+	return p.Is(nsVCard, "vCard") || p.Is(nsPubSub, "pubsub") && slices.Contains(personNodes, p.Child("", "items").Attr("node"))
 }
 
 // appear finds out how the account appears, and brings its picture here. Where that cannot be had, what is known has to do.

@@ -44,6 +44,11 @@ func (srv *Server) bookmarkItems(_ context.Context, v hub.View, account core.Add
 		if s.Creation.Type != "" {
 			continue // a space, for one: not a room of people
 		}
+		if gone, err := srv.wentOn(v, p.Conv, s); err != nil {
+			return nil, err
+		} else if gone {
+			continue
+		}
 		id := srv.names.RoomJID(c.Address).String()
 		joined[id] = true
 		i := slices.IndexFunc(items, func(it pep.Item) bool { return it.ID == id })
@@ -281,6 +286,38 @@ func (s *Session) bookmarkNews(ctx context.Context, n hub.EventNews, c core.Memb
 	}
 	if s.notify[nsBookmarks] {
 		s.Send(s.srv.pepMessage(ev, s.jid))
+	}
+	return s.oldBookmarkNews(ctx)
+}
+
+// wentOn says whether a room went on in another, and nobody need wait any longer to be told so.
+func (srv *Server) wentOn(v hub.View, conv core.ConvID, s *core.State) (bool, error) {
+	if s.MovedTo == nil {
+		return false, nil
+	}
+	waits, err := srv.Hub.Following(v, conv)
+	return !waits, err
+}
+
+// bookmarkGone takes the bookmark off that leads to where a room was before it went on in another. The other one's comes with the
+// account's entering it.
+//
+// spec: XEP-0402 §3.3
+func (s *Session) bookmarkGone(ctx context.Context, n hub.EventNews) error {
+	if !s.Available() || n.State.MovedTo == nil || n.Conv.Address.IsZero() {
+		return nil
+	}
+	gone := false
+	err := s.srv.Hub.Read(ctx, func(v hub.View) (err error) {
+		gone, err = s.srv.wentOn(v, n.Conv.ID, n.State)
+		return err
+	})
+	if err != nil || !gone {
+		return err
+	}
+	if s.notify[nsBookmarks] {
+		s.Send(s.srv.pepMessage(&pepEvent{Account: s.account, Node: nsBookmarks, Config: defaultConfig(nsBookmarks),
+			Retracted: []string{s.srv.names.RoomJID(n.Conv.Address).String()}}, s.jid))
 	}
 	return s.oldBookmarkNews(ctx)
 }

@@ -66,6 +66,19 @@ func (s *Session) roomNews(ctx context.Context, n hub.EventNews) error {
 			return err
 		}
 	}
+	if c, ok := n.Event.Content.(core.Change); ok && (c.Aspect == core.AspectMovedTo || c.Aspect == core.AspectCorrected) {
+		if err := s.bookmarkGone(ctx, n); err != nil {
+			return err
+		}
+		for _, piece := range c.Corrected {
+			if piece.Kind != string(core.KindMembership) || piece.Key != s.account.String() {
+				continue
+			}
+			if err := s.bookmarkNews(ctx, n, core.Membership{Target: s.account, Standing: n.State.Standing(s.account)}); err != nil {
+				return err
+			}
+		}
+	}
 	if n.Conv.Authority == core.Elsewhere {
 		return s.elsewhereNews(ctx, n)
 	}

@@ -98,6 +98,9 @@ func (q *question) serverItems() (answer, error) {
 //
 // spec: XEP-0030 §8
 func (q *question) accountInfo() (answer, error) {
+	if abroad(q.account) {
+		return q.personInfo()
+	}
 	if info, ok, err := q.commandInfo(); ok {
 		return info, err
 	}

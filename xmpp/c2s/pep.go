@@ -45,7 +45,10 @@ func init() {
 
 // pep finds what is asked of an account's nodes.
 func (q *question) pep() (answer, error) {
-	if q.account.IsZero() || !q.account.IsLocal() {
+	switch {
+	case abroad(q.account):
+		return q.personItems()
+	case !q.account.IsLocal():
 		return nil, errNobody
 	}
 	for _, c := range q.payload.Elements() {

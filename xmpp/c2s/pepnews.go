@@ -174,6 +174,14 @@ func (s *Session) lastItems(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, c := range contacts {
+		if c.Seen && abroad(c.Address) && !s.lastSent[c.Address] {
+			s.lastSent[c.Address] = true
+			if err := s.personEvents(ctx, c.Address); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -205,6 +205,9 @@ func (q *question) changeProfile(f func(*core.Profile)) error {
 
 // profileNews shows the client how somebody appears now, if that did not come from an XMPP client, which tells it itself.
 func (s *Session) profileNews(ctx context.Context, n hub.ProfileNews) error {
+	if s.Available() && abroad(n.Who) {
+		return s.personEvents(ctx, n.Who)
+	}
 	if !s.Available() || !n.Who.IsLocal() {
 		return nil
 	}

@@ -194,6 +194,9 @@ func (s *Session) presenceNews(n hub.PresenceNews) {
 
 func (s *Session) showPresence(who core.Address, p core.Presence) {
 	st := translate.Presence(s.srv.names, who, p).SetAttr("to", s.jid.String())
+	if abroad(who) && p.Show != core.ShowOffline {
+		s.personPhoto(context.Background(), who, st)
+	}
 	s.SendAway(st)
 	if who != s.account && st.Attr("type") == "" {
 		s.contactArrived(who, st)

@@ -167,7 +167,7 @@ func (p *pusher) hear(b hub.Bulletin) {
 		}
 		switch n := b.News.(type) {
 		case hub.EventNews:
-			if n.Event.Sender != a {
+			if n.Event.Sender != a && !n.Aside && !n.Again {
 				p.do(func(ctx context.Context) { p.event(ctx, a, n) })
 			}
 		case hub.ContactNews:

@@ -183,6 +183,7 @@ func (srv *Server) Run(ctx context.Context) error {
 	clean := time.NewTicker(time.Hour)
 	defer clean.Stop()
 	defer srv.profiles.watch(context.WithoutCancel(ctx))()
+	defer srv.Hub.Listen(srv.meet)()
 	srv.clean(ctx)
 	srv.wg.Go(func() { srv.push.run(ctx) })
 	for {

@@ -196,7 +196,18 @@ func (s *Service) destroy(ctx context.Context, q *question, d *element.Element) 
 			move.Address = core.Address{Network: core.XMPP, Name: alt.Local, Domain: alt.Domain}
 		}
 	}
-	_, err := s.Hub.SubmitAll(ctx, []hub.Draft{
+	// On other networks the room has another name.
+	err := s.Hub.Read(ctx, func(v hub.View) error {
+		next, known, err := hub.Successor(v, &core.State{MovedTo: &move})
+		if known {
+			move.Conv, move.Native = next.ID, next.Native[core.Matrix]
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.Hub.SubmitAll(ctx, []hub.Draft{
 		{Conv: q.conv.ID, Sender: q.Who, Content: core.Change{Aspect: core.AspectJoinRule, JoinRule: core.JoinInvite}},
 		{Conv: q.conv.ID, Sender: q.Who, Content: core.Change{Aspect: core.AspectMovedTo, MovedTo: &move}, With: func(tx hub.Tx, e *core.Event) error {
 			addresses, err := tx.RoomAddresses(q.conv.ID)

@@ -388,5 +388,9 @@ func (s *Service) writing(v hub.View, c *core.Conversation, st *core.State, e *c
 			return ""
 		},
 	}
-	return w, lookup.Writing(v, e, s.Base, &w)
+	err := lookup.Writing(v, e, s.Base, &w)
+	if c, ok := e.Content.(core.Retract); ok && err == nil && w.Messages[c.Target].Sender != e.Sender {
+		w.From = room.String() // clients believe that of nobody but the room. spec: XEP-0425 §3.1
+	}
+	return w, err
 }
