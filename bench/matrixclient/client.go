@@ -36,6 +36,14 @@ type Client struct {
 	http        *http.Client
 }
 
+// StatusError is an answer other than 200.
+type StatusError struct {
+	Status int
+	Body   []byte
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("HTTP %d: %.300s", e.Status, e.Body) }
+
 // Login logs an account in by its password.
 //
 // spec: MX 1.19 CS §5.7
@@ -95,7 +103,7 @@ func (c *Client) Raw(ctx context.Context, method, path string, body any) ([]byte
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %.300s", resp.Status, data)
+		err = &StatusError{resp.StatusCode, data}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bench: %s: %w", path, err)
