@@ -253,7 +253,7 @@ class NioDriver(Driver):
         response = self.checked(await self.client.room_create(
             alias=alias, name=name, initial_state=state,
             preset=nio.RoomPreset.public_chat if public else nio.RoomPreset.private_chat))
-        return {"room": response.room_id}
+        return await self.shown(response.room_id)
 
     async def op_join(self, room, via=()):
         if not via:

@@ -205,6 +205,17 @@ const fileOps = {
 
 // Rooms
 
+// shown waits until a room is synchronized: before that nobody has it before her, and the library does not know whether
+// it is encrypted.
+async function shown(roomId) {
+  const ready = () => {
+    const room = client.getRoom(roomId);
+    return room?.getMyMembership() === "join" && room.currentState.getStateEvents("m.room.create", "");
+  };
+  while (!ready()) await new Promise((resolve) => client.once(ClientEvent.Sync, resolve));
+  return { room: roomId };
+}
+
 const roomOps = {
   async create_room({ alias, name, public: isPublic = true, encrypted = false }) {
     const encryption = {
@@ -214,10 +225,10 @@ const roomOps = {
       room_alias_name: alias, name, preset: isPublic ? "public_chat" : "private_chat",
       initial_state: encrypted ? [encryption] : [],
     });
-    return { room: room_id };
+    return shown(room_id);
   },
 
-  join: ({ room, via }) => client.joinRoom(room, { viaServers: via }).then((joined) => ({ room: joined.roomId })),
+  join: ({ room, via }) => client.joinRoom(room, { viaServers: via }).then((joined) => shown(joined.roomId)),
   upgrade_room: ({ room, version }) =>
     client.upgradeRoom(room, version).then(({ replacement_room }) => ({ room: replacement_room })),
   leave: ({ room }) => client.leave(room).then(() => {}),
