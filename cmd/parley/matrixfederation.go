@@ -17,6 +17,7 @@ import (
 	"parley/matrix/federation/directory"
 	"parley/matrix/federation/discovery"
 	"parley/matrix/federation/ephemeral"
+	"parley/matrix/federation/following"
 	"parley/matrix/federation/incoming"
 	"parley/matrix/federation/joining"
 	"parley/matrix/federation/keyring"
@@ -67,7 +68,7 @@ type matrixHouse struct {
 func (s *server) addMatrixFederation(ctx context.Context, m *mirror.Mirror, r *rooms.Rooms, clients *client.API) error {
 	h := &matrixHouse{s: s, mirror: m, rooms: r, clients: clients}
 	for _, add := range []func(context.Context) error{
-		h.addCalls, h.addRooms, h.addQuestions, h.addIncoming, h.addDoors, h.addDevices, h.addLetterBox,
+		h.addCalls, h.addRooms, h.addQuestions, h.addIncoming, h.addDoors, h.addRemovals, h.addDevices, h.addLetterBox,
 	} {
 		if err := add(ctx); err != nil {
 			return err
@@ -200,6 +201,21 @@ func (h *matrixHouse) addDoors(ctx context.Context) (err error) {
 	s.hub.AddCarrier(&carrier.Carrier{
 		Hub: s.hub, Mirror: h.mirror, Rooms: h.shared, Client: h.caller, Keys: h.keys, Ephemeral: h.ephemeral, Log: s.log,
 	})
+	return nil
+}
+
+// addRemovals adds what brings people along where their room goes on elsewhere.
+func (h *matrixHouse) addRemovals(ctx context.Context) error {
+	s := h.s
+	f, err := following.New(ctx, s.db, following.Config{
+		Hub: s.hub, Mirror: h.mirror, Door: h.doors, Servers: h.sender.Servers, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.hub.AddMirror(f)
+	s.hub.UseFollower(f)
+	s.runs(f.Start, f.Stop)
 	return nil
 }
 
