@@ -37,6 +37,9 @@ func (s *Service) errand(ctx context.Context, v Visit, el *element.Element) (*er
 		return nil, nil //nolint:nilerr // handle says so
 	}
 	place, err := s.placeOf(ctx, to, v.Who)
+	if err == nil && !place.abroad && asksPast(el) {
+		return s.digging(ctx, v, place, el)
+	}
 	if err != nil || !place.abroad {
 		return nil, err
 	}
@@ -54,8 +57,8 @@ func (s *Service) errand(ctx context.Context, v Visit, el *element.Element) (*er
 	return s.looking(v, place, el), nil
 }
 
-// mayTakeOthers says whether a stanza enters a room, declines an invitation or asks something of a room: of all else, which is most,
-// nobody else has to be asked.
+// mayTakeOthers says whether a stanza enters a room, declines an invitation or asks something of a room or of its archive: of all else,
+// which is most, nobody else has to be asked.
 func mayTakeOthers(el *element.Element, to translate.JID) bool {
 	switch el.Name.Local {
 	case "presence":
@@ -63,7 +66,7 @@ func mayTakeOthers(el *element.Element, to translate.JID) bool {
 	case "message":
 		return to.Resource == "" && el.Child(translate.NSMUCUser, "x").Child("", "decline") != nil
 	}
-	return el.Attr("type") == "get" && to.Resource == ""
+	return (el.Attr("type") == "get" || asksPast(el)) && to.Resource == ""
 }
 
 // place is what is known of the room that a JID names, to one person.
