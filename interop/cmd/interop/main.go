@@ -63,10 +63,6 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	features := interop.Select(featurePattern.MatchString)
-	baseline, err := interop.Load(interop.BaselineFile())
-	if err != nil {
-		return err
-	}
 	all := o.dendrite == ""
 	w, err := interop.NewWorld(ctx, interop.Parts{
 		Parley: true, Prosody: true, Ejabberd: all, Second: all, Dendrite: o.dendrite, Binary: o.binary, Dir: o.dir,
@@ -81,6 +77,11 @@ func run(ctx context.Context, o options) error {
 	cells, err := interop.RunAll(ctx, sessions, features, o.atOnce, func(c interop.Cell) {
 		fmt.Printf("%-8s %s → %s: %s %s\n", c.Result, c.A, c.B, c.Feature, c.Note)
 	})
+	if err != nil {
+		return err
+	}
+	// Not sooner: another run, of other sessions, may have added to it meanwhile.
+	baseline, err := interop.Load(interop.BaselineFile())
 	if err != nil {
 		return err
 	}
