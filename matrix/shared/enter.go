@@ -10,7 +10,6 @@ import (
 	"parley/matrix/graph"
 	"parley/matrix/mirror"
 	"parley/matrix/wire"
-	"parley/store"
 )
 
 // Share gives a room that was this server's alone to the graph, for good: a
@@ -428,20 +427,4 @@ func (t *Turn) Complete(conv core.ConvID, events []Incoming, last bool) error {
 		t.forget(conv)
 	}
 	return t.saveHead(rm, was)
-}
-
-// Partial are the rooms whose members are not all known, and who is to tell
-// them.
-func Partial(q store.Querier) (map[core.ConvID]string, error) {
-	out := map[core.ConvID]string{}
-	rows, err := q.Query(`SELECT conv, partial FROM shared_rooms WHERE partial <> ''`)
-	if err != nil {
-		return nil, err
-	}
-	return out, each(rows, func() error {
-		var conv, server string
-		err := rows.Scan(&conv, &server)
-		out[core.ConvID(conv)] = server
-		return err
-	})
 }
