@@ -10,6 +10,7 @@ import (
 // given those after each of its previous events. The order of the states does
 // not matter. It is version 2 of the algorithm, and 2.1 from room version 12.
 //
+// spec: MX 1.19 SS §7
 // spec: MX 1.19 RV v6
 // spec: MX 1.19 RV v12
 func Resolve(v *wire.Version, states ...State) State {
