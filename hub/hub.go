@@ -96,6 +96,9 @@ type Hub struct {
 	typing   *typists
 	blocks   blockCache
 	outbox   *outbox
+
+	// near belongs to the writer's goroutine.
+	near map[core.ConvID]nearby
 }
 
 // New makes a hub on a store. Add mirrors and carriers before [Hub.Start].
@@ -104,6 +107,7 @@ func New(cfg Config, store Store, log *slog.Logger, count Counter) *Hub {
 		cfg: cfg.withDefaults(), store: store, log: log, count: count,
 		judges: map[core.Authority]Judge{}, carriers: map[core.Network]Carrier{},
 		informers: map[core.Network]Informer{}, remotes: map[core.Network]Remote{},
+		near: map[core.ConvID]nearby{},
 	}
 	if h.count == nil {
 		h.count = noCounter{}

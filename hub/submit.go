@@ -450,7 +450,7 @@ func (h *Hub) hears(c *core.Conversation, m core.Member) bool {
 func (t *turn) tellEvent(p place, before *core.State, e *core.Event, target *core.Event, d Draft) error {
 	var to []core.Address
 	member, isMembership := e.Content.(core.Membership)
-	for _, m := range p.s.Members {
+	for m := range t.near(p) {
 		if !t.h.ours(m.Address) || m.Standing != core.Joined {
 			continue
 		}
@@ -502,8 +502,8 @@ func (t *turn) post(p place, before *core.State, e *core.Event, accepted bool) e
 			to[d] = append(to[d], a)
 		}
 	}
-	for _, m := range p.s.Members {
-		if m.Address.IsLocal() || m.Address.Network == core.Matrix || p.c.Shape == core.Direct && m.Address == e.Sender {
+	for m := range t.near(p) {
+		if m.Address.IsLocal() || p.c.Shape == core.Direct && m.Address == e.Sender {
 			continue
 		}
 		if t.h.hears(p.c, m) {

@@ -176,21 +176,23 @@ func (r *Rooms) turnOut(h *head, next graph.State) (joined, parted []string) {
 		}
 	}
 	h.current.Diff(next, func(was, is *graph.Event) { add(was, -1); add(is, 1) })
+	if !changed {
+		return nil, nil
+	}
 	before, after := head{joined: h.joined}, head{joined: counts}
-	var had, has []string
-	if r.inside(before) {
-		had = r.others(before)
+	if !r.inside(before) {
+		before.joined = nil
 	}
-	if r.inside(after) {
-		has = r.others(after)
+	if !r.inside(after) {
+		after.joined = nil
 	}
-	for _, s := range has {
-		if !slices.Contains(had, s) {
+	for _, s := range r.others(after) {
+		if before.joined[s] == 0 {
 			joined = append(joined, s)
 		}
 	}
-	for _, s := range had {
-		if !slices.Contains(has, s) {
+	for _, s := range r.others(before) {
+		if after.joined[s] == 0 {
 			parted = append(parted, s)
 		}
 	}
