@@ -55,3 +55,14 @@ func (t *turn) near(p place) iter.Seq[core.Member] {
 	}
 	return slices.Values(known.members)
 }
+
+// stay says that what came of a content leaves the few as they are, in the state that is
+// next: all but memberships of themselves do.
+func (t *turn) stay(p place, next *core.State, c core.Content) {
+	known, ok := t.h.near[p.c.ID]
+	if m, is := c.(core.Membership); !ok || known.of != weak.Make(p.s) || is && m.Target.Network != core.Matrix {
+		return
+	}
+	known.of = weak.Make(next)
+	t.h.near[p.c.ID] = known
+}

@@ -35,6 +35,21 @@ func TestNear(t *testing.T) {
 		s, want = s.Clone(), []string{"alice", "bob", "carol"}
 		add(core.LocalAddress("bob", "a.test"))
 		check("with another state")
+		for _, c := range []core.Membership{
+			{Target: core.Address{Network: core.Matrix, Name: "0", Domain: "b.test"}, Standing: core.Left},
+			{Target: core.LocalAddress("bob", "a.test"), Standing: core.Left},
+		} {
+			next := s.Clone()
+			next.Members[c.Target] = core.Member{Address: c.Target, Standing: c.Standing}
+			turn.stay(place{&core.Conversation{ID: "c"}, s}, next, c)
+			s = next
+			for m := range turn.near(place{&core.Conversation{ID: "c"}, s}) {
+				if m.Address == c.Target && m.Standing != c.Standing {
+					t.Errorf("%d strangers: %s is %s", strangers, m.Address, m.Standing)
+				}
+			}
+			check("when one has left")
+		}
 	}
 }
 

@@ -107,6 +107,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 	if _, ok := core.StateKeyOf(e.Content); ok && !d.Aside && !d.Found {
 		after = p.s.Clone()
 		after.Apply(&e)
+		t.stay(p, after, e.Content)
 		if err := t.tx.PutState(p.c, after, &e); err != nil {
 			return core.Event{}, err
 		}
