@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"parley/core"
 	"parley/hub"
@@ -241,6 +242,23 @@ func (s *Rooms) deepen(r *client.Request, limit int) error {
 	return s.hub.Older(r.Context(), conv, before, limit)
 }
 
+// digTo asks other servers in a room for what was said at a moment, if that may
+// be before what is known of it.
+func (s *Rooms) digTo(r *client.Request, at time.Time, forward bool) error {
+	var conv core.ConvID
+	err := s.hub.Read(r.Context(), func(v hub.View) error {
+		rm, _, err := readable(v, r.Var("roomId"), r.Account)
+		if err == nil && rm.conv.Authority == core.Graph && rm.joined() {
+			conv = rm.conv.ID
+		}
+		return err
+	})
+	if err != nil || conv == "" {
+		return err
+	}
+	return s.hub.Reach(r.Context(), conv, at, forward)
+}
+
 // direction reads dir, whose default is backwards.
 func direction(r *client.Request, required bool) (forward bool, err error) {
 	switch r.Query("dir") {
@@ -444,6 +462,9 @@ func (s *Rooms) atTime(r *client.Request) (any, error) {
 	}
 	forward, err := direction(r, true)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.digTo(r, ts, forward); err != nil {
 		return nil, err
 	}
 	var answer object

@@ -21,7 +21,7 @@ var ErrPartial = errors.New("the members of the room are not all known yet")
 // is held to the rules as if it came now; a room that is this server's alone
 // stays so. [ErrNotShared] says that none of ours is in the room.
 //
-// spec: MX 1.19 SS §11.1
+// spec: MX 1.19 SS §10
 func (t *Turn) Propose(conv core.ConvID, p wire.Proto) (wire.Proto, *wire.Version, error) {
 	rm, err := t.now(conv, &p)
 	if err != nil {
@@ -109,18 +109,22 @@ func (t *Turn) early(c *core.Conversation) (*room, error) {
 	return rm, err
 }
 
-// Before is the state before an event of which the previous ones are known. What
-// it holds is not changed after the turn.
-func (t *Turn) Before(conv core.ConvID, pdu *wire.PDU) (graph.State, error) {
+// Before is the state before an event of which the previous and the cited ones
+// are known, and the event with what it cites. Neither is changed after the turn.
+func (t *Turn) Before(conv core.ConvID, in Incoming) (graph.State, *graph.Event, error) {
 	rm, err := t.room(conv)
 	if err != nil {
-		return graph.State{}, err
+		return graph.State{}, nil, err
 	}
 	if rm.partial != "" {
-		return graph.State{}, ErrPartial
+		return graph.State{}, nil, ErrPartial
 	}
-	s, _, err := t.before(rm, Incoming{PDU: pdu})
-	return s, err
+	e, err := t.link(rm, in.PDU, in.ViaSigned)
+	if err != nil {
+		return graph.State{}, nil, err
+	}
+	s, _, err := t.before(rm, in)
+	return s, e, err
 }
 
 // Inside reports whether anybody of ours is in a shared room.
