@@ -348,19 +348,36 @@ func (h *Hub) Accept(ctx context.Context, r JoinRequest) (core.Event, error) {
 		if e, err = t.join(r); err != nil {
 			return err
 		}
-		other, direct := peer(p.c, p.s, r.Who)
-		if !direct || standing != core.Invited {
+		if standing != core.Invited {
 			return nil
 		}
-		if err := t.consent(ContactNotice{Kind: Approve, From: r.Who, To: other}); err != nil {
+		return t.acquaint(p, r.Who)
+	})
+	if !errors.Is(err, ErrAsk) {
+		return e, err
+	}
+	if e, err = h.enter(ctx, r); err != nil {
+		return e, err
+	}
+	return e, h.turn(ctx, func(t *turn) error {
+		p, err := t.place(r.Conv)
+		if err != nil {
 			return err
 		}
-		return t.consent(ContactNotice{Kind: Ask, From: r.Who, To: other})
+		return t.acquaint(p, r.Who)
 	})
-	if errors.Is(err, ErrAsk) {
-		return h.enter(ctx, r)
+}
+
+// acquaint makes one who has come into a direct and the other one in it contacts.
+func (t *turn) acquaint(p place, who core.Address) error {
+	other, direct := peer(p.c, p.s, who)
+	if !direct {
+		return nil
 	}
-	return e, err
+	if err := t.consent(ContactNotice{Kind: Approve, From: who, To: other}); err != nil {
+		return err
+	}
+	return t.consent(ContactNotice{Kind: Ask, From: who, To: other})
 }
 
 func nicked(a core.Address) bool {

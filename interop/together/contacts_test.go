@@ -92,6 +92,7 @@ alice sends:
 	w.dave.Say(room, "there you are")
 	w.run(`
 alice receives:
+  <message from='` + daveJID + `'><body>hello alice</body><delay xmlns='urn:xmpp:delay'/></message>
   <message from='` + daveJID + `'><body>there you are</body></message>
 alice sends:
   <message to='` + daveJID + `' type='chat' id='answer-of-alice'><body>here I am</body></message>
@@ -121,6 +122,10 @@ carol sends:
   <message to='` + daveJID + `' type='chat' id='two-of-carol'><body>hm?</body></message>
 `)
 	w.eventually("dave reads both", func() bool { return w.reads(w.dave, third, "who are you?") && w.reads(w.dave, third, "hm?") })
+	contacts, _, err := w.here.Hub.Contacts(t.Context(), carols)
+	if err != nil || len(contacts) != 1 || !contacts[0].Sees || !contacts[0].Seen {
+		t.Errorf("carol has answered, and her contacts are %+v, %v", contacts, err)
+	}
 	if got := w.dave.Do("GET", roomstest.Room(third, "/joined_members"), nil).Obj("joined"); len(got) != 2 {
 		t.Errorf("%v are in it, and not %v", got, carols)
 	}

@@ -247,7 +247,7 @@ alice sends:
 alice sends:
   <message to='` + gardenJID + `/dave' type='chat' id='again-of-alice'><body>psst again</body><x xmlns='http://jabber.org/protocol/muc#user'/></message>
 `)
-	w.eventually("dave reads it", func() bool { return w.reads(w.dave, direct, "psst again") })
+	w.eventually("dave reads both", func() bool { return w.reads(w.dave, direct, "psst") && w.reads(w.dave, direct, "psst again") })
 	w.dave.Say(direct, "what is it?")
 	w.run(`
 alice receives:

@@ -175,3 +175,84 @@ func (s *Session) personPhoto(ctx context.Context, who core.Address, presence *e
 	}
 	presence.Add(nsPhoto, "x").Append(element.NewText(nsPhoto, "photo", id))
 }
+
+// heldMost is how much of what was said before the account let the other in is fetched.
+const heldMost = 20
+
+// heldElsewhere is heldMessages for a direct that was on other servers: what was said in it is there.
+func (s *Session) heldElsewhere(conv core.ConvID, before core.Feed) {
+	if !s.state.takesBare() || s.beside.busy >= maxBeside || !s.srv.joins(&s.srv.errands) {
+		return
+	}
+	s.beside.busy++
+	go func() {
+		defer s.srv.errands.Done()
+		ctx, cancel := s.srv.untilStopped(personTime)
+		defer cancel()
+		if err := s.srv.Hub.Older(ctx, conv, 0, heldMost); err != nil {
+			s.Log().Info("what was said before is not known", "conversation", conv, "err", err)
+		}
+		s.call(func(ctx context.Context) {
+			s.beside.busy--
+			if err := s.heldMessages(ctx, conv, before); err != nil {
+				s.Log().Error("showing what was said before", "err", err)
+			}
+		})
+	}()
+}
+
+// invitedAbroad finds the direct on other servers to which somebody has invited the account, if there is none in which it is with her.
+func (s *Session) invitedAbroad(ctx context.Context, peer core.Address) (conv core.ConvID, err error) {
+	err = s.srv.Hub.Read(ctx, func(v hub.View) error {
+		directs, err := v.Directs(s.account, peer)
+		if err != nil {
+			return err
+		}
+		for _, id := range directs {
+			st, err := v.State(id)
+			if err != nil {
+				return err
+			}
+			switch {
+			case st.MovedTo != nil || st.Encryption != nil:
+			case st.Standing(s.account) == core.Joined:
+				conv = ""
+				return nil
+			case st.Standing(s.account) == core.Invited && conv == "":
+				is, err := s.srv.Hub.Abroad(v, id, s.account)
+				if err != nil {
+					return err
+				}
+				if is {
+					conv = id
+				}
+			}
+		}
+		return nil
+	})
+	return conv, err
+}
+
+// talkAbroad is talk with one of another network, whose server may have to be asked first: what is said to one who has invited the account
+// is an answer to that.
+func (s *Session) talkAbroad(ctx context.Context, st *element.Element, to translate.JID, peer core.Address) error {
+	if st.ChildText("", "body") == "" {
+		return s.talk(ctx, st, to, peer)
+	}
+	conv, err := s.invitedAbroad(ctx, peer)
+	if err != nil {
+		return err
+	}
+	if conv == "" {
+		return s.talk(ctx, st, to, peer)
+	}
+	return s.Beside(to.Bare(), func(ctx context.Context) error {
+		_, err := s.srv.Hub.Accept(ctx, hub.JoinRequest{Conv: conv, Who: s.account, From: s.ID()})
+		return err
+	}, func(ctx context.Context, err error) error {
+		if err != nil {
+			return err
+		}
+		return s.talk(ctx, st, to, peer)
+	})
+}

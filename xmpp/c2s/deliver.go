@@ -98,6 +98,8 @@ func (s *Session) directEvent(ctx context.Context, n hub.EventNews) error {
 	if c, ok := e.Content.(core.Membership); ok {
 		switch {
 		case c.Target != s.account:
+		case c.Standing == core.Joined && n.Conv.Authority == core.Graph:
+			s.heldElsewhere(n.Conv.ID, e.Feed)
 		case c.Standing == core.Joined:
 			return s.heldMessages(ctx, n.Conv.ID, e.Feed)
 		case c.Standing == core.Invited && s.Available():

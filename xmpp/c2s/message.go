@@ -50,6 +50,9 @@ func (s *Session) message(ctx context.Context, st *element.Element) error {
 	if typ == "headline" || typ == "error" || peer == s.account {
 		return s.passing(st, to)
 	}
+	if abroad(peer) {
+		return s.talkAbroad(ctx, st, to, peer)
+	}
 	return s.talk(ctx, st, to, peer)
 }
 

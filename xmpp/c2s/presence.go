@@ -58,8 +58,12 @@ func (s *Session) consent(ctx context.Context, st *element.Element, n hub.Contac
 			return err
 		}
 	}
-	if err := s.srv.Requested(ctx, st, n); err != nil || n.Kind != hub.Deny {
+	asked, err := s.asks(ctx, a)
+	if err != nil {
 		return err
+	}
+	if err := s.srv.Requested(ctx, st, n); err != nil || n.Kind != hub.Deny || asked && abroad(a) {
+		return err // to one on another network a denial is carried by declining
 	}
 	return s.decline(ctx, a)
 }

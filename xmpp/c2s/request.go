@@ -48,6 +48,19 @@ func (s *Session) waitingRequests(ctx context.Context, shown map[core.Address]bo
 	return s.waitingInvitations(ctx)
 }
 
+// asks says whether somebody asks the account for consent, or has it.
+func (s *Session) asks(ctx context.Context, who core.Address) (asks bool, err error) {
+	err = s.srv.Hub.Read(ctx, func(v hub.View) error {
+		c, err := v.Contact(s.account, who)
+		if errors.Is(err, hub.ErrNone) {
+			return nil
+		}
+		asks = c.Asks || c.Sees
+		return err
+	})
+	return asks, err
+}
+
 // decline turns down the directs to which one invited the account to whom it denies consent.
 func (s *Session) decline(ctx context.Context, who core.Address) error {
 	var invited []core.ConvID
