@@ -101,7 +101,7 @@ func (d *Directory) Resolve(ctx context.Context, name string) (roomID string, se
 	}
 	a, err := d.aliases.get(ctx, name, nil, func(ctx context.Context) (alias, int, time.Duration, error) {
 		raw, err := d.ask(ctx, question{
-			server: server, path: []string{"query", "directory"}, query: url.Values{"room_alias": {name}}, maxAnswer: maxAliasAnswer,
+			server: server, path: []string{"query", "directory"}, query: url.Values{"room_alias": {name}}, maxAnswer: maxAliasAnswer, insist: true,
 		})
 		var a alias
 		if err == nil {
@@ -109,7 +109,11 @@ func (d *Directory) Resolve(ctx context.Context, name string) (roomID string, se
 		}
 		if err != nil {
 			d.cfg.Log.Debug("an alias was not found out", "alias", name, "err", err)
-			return a, 0, failureLife, refused(err, server, "such alias")
+			life := unreachedLife
+			if _, answered := errors.AsType[*federation.Error](err); answered || raw != nil {
+				life = failureLife
+			}
+			return a, 0, life, refused(err, server, "such alias")
 		}
 		return a, len(raw), aliasLife, nil
 	})

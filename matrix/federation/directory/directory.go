@@ -46,9 +46,12 @@ const (
 	spaceLife   = 5 * time.Minute
 	// failureLife is for what could not be found out.
 	failureLife = time.Minute
-	maxProfiles = 2000
-	maxAliases  = 2000
-	maxSpaces   = 2000
+	// unreachedLife is for an alias of a server that could not be reached:
+	// somebody waits at the door until it is back.
+	unreachedLife = 3 * time.Second
+	maxProfiles   = 2000
+	maxAliases    = 2000
+	maxSpaces     = 2000
 	// The bytes of all answers of a kind that are remembered.
 	maxProfileBytes = 16 << 20
 	maxSpaceBytes   = 32 << 20
@@ -142,6 +145,7 @@ type question struct {
 	body      []byte
 	path      []string // below /_matrix/federation/v1
 	maxAnswer int64
+	insist    bool // see [federation.Call]
 }
 
 // ask calls a server. It is one of ours that asks.
@@ -150,7 +154,7 @@ func (d *Directory) ask(ctx context.Context, q question) ([]byte, error) {
 		q.method = http.MethodGet
 	}
 	return d.cfg.Client.Do(ctx, federation.Call{
-		Origin: d.cfg.Hub.Home(), Destination: q.server, Method: q.method, Body: q.body, MaxAnswer: q.maxAnswer, Timeout: askTime,
+		Origin: d.cfg.Hub.Home(), Destination: q.server, Method: q.method, Body: q.body, MaxAnswer: q.maxAnswer, Timeout: askTime, Insist: q.insist,
 		URI: federation.URI(q.query, append([]string{"_matrix", "federation", "v1"}, q.path...)...),
 	})
 }

@@ -53,6 +53,14 @@ func TestAliases(t *testing.T) {
 	if got := look(bob, "#odd:evil.test"); !strings.Contains(string(got.Raw), `"servers":["c.test","evil.test"]`) {
 		t.Errorf("%s", got.Raw)
 	}
+	// A server that was away is asked again soon.
+	alice.Create(object{"preset": "public_chat", "room_alias_name": "shed"})
+	w.Cut("a.test", true)
+	if got := look(bob, "#shed:a.test"); got.Status != 502 {
+		t.Errorf("cut off: %d %s", got.Status, got.Raw)
+	}
+	w.Cut("a.test", false)
+	federationtest.Eventually(t, "an alias of a server that is back", func() bool { return look(bob, "#shed:a.test").Status == 200 })
 	w.questions()
 	if got := look(&roomstest.User{Server: bob.Server}, "#garden:a.test"); got.Status != 404 || len(w.questions()) != 0 {
 		t.Errorf("one who has not logged in: %d %s", got.Status, got.Raw)
