@@ -57,6 +57,7 @@ class NioDriver(Driver):
         self.invites = {}  # user -> room ID of a direct that we were invited to
         self.reactions = {}  # reaction event ID -> (message, sender, emoji)
         self.typing = {}  # room ID -> users
+        self.queried = asyncio.Event()  # set for a moment when devices of others have become known
 
     def explain(self, error):
         return str(error) if isinstance(error, RuntimeError) else super().explain(error)
@@ -82,6 +83,7 @@ class NioDriver(Driver):
             raise
         self.client.add_response_callback(self.on_sync, nio.SyncResponse)
         self.client.add_response_callback(self.on_sync_error, nio.SyncError)
+        self.client.add_response_callback(self.on_devices, nio.KeysQueryResponse)
         self.syncing = asyncio.create_task(self.client.sync_forever(timeout=20000, full_state=True))
         self.syncing.add_done_callback(self.on_sync_ended)
         await self.client.synced.wait()
@@ -169,6 +171,8 @@ class NioDriver(Driver):
         raise RuntimeError(f"no direct room with {to}")
 
     async def post(self, to, room, content, kind="m.room.message"):
+        while self.client.should_query_keys:  # the library encrypts for the devices that it knows, even if it is just asking
+            await self.queried.wait()
         response = self.checked(await self.client.room_send(
             self.target(to, room), kind, content, ignore_unverified_devices=True))
         return {"message": response.event_id}
@@ -302,6 +306,10 @@ class NioDriver(Driver):
         if not task.cancelled() and task.exception():
             traceback.print_exception(task.exception(), file=sys.stderr)
             self.event("disconnected", condition=type(task.exception()).__name__, text=str(task.exception()))
+
+    async def on_devices(self, response):
+        self.queried.set()
+        self.queried.clear()
 
     async def on_sync_error(self, response):
         self.event("error", condition=response.status_code, text=response.message)
