@@ -196,9 +196,13 @@ type turn struct {
 	found map[core.ConvID]core.Position
 }
 
-// turn runs f as one turn. Nothing that f appends to after happens unless all
-// of it is on disk.
+// turn runs f as one turn, which may take several tries. Nothing that f appends
+// to after happens unless all of it is on disk.
 func (h *Hub) turn(ctx context.Context, f func(*turn) error) error {
+	return consulting(ctx, func() error { return h.tryTurn(ctx, f) })
+}
+
+func (h *Hub) tryTurn(ctx context.Context, f func(*turn) error) error {
 	return h.store.Write(ctx, func(tx Tx) error {
 		t := &turn{h: h, tx: tx, now: time.Now().UTC().Truncate(time.Millisecond)}
 		if err := f(t); err != nil {

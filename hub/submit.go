@@ -90,7 +90,7 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 		return core.Event{}, err
 	}
 	if err := t.verdict(p, &e, target, d.Accepted); err != nil {
-		if !errors.Is(err, ErrAsk) {
+		if _, asks := errors.AsType[*Consult](err); !asks && !errors.Is(err, ErrAsk) {
 			t.h.count.Count("refused", string(core.KindOf(e.Content)), string(CodeOf(err)))
 		}
 		return core.Event{}, err
@@ -114,6 +114,11 @@ func (t *turn) admit(d Draft) (core.Event, error) {
 	}
 	if err := t.consequences(place{p.c, after}, p.s, &e, target, d); err != nil {
 		return core.Event{}, err
+	}
+	if !d.Accepted {
+		if err := t.settle(p.c); err != nil {
+			return core.Event{}, err
+		}
 	}
 	t.h.count.Count("admitted", string(core.KindOf(e.Content)))
 	return e, nil

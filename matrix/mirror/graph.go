@@ -54,6 +54,14 @@ func (m *Mirror) Mint(tx hub.Tx, c *core.Conversation, before *core.State, e *co
 	return t.pdu, nil
 }
 
+// Seal puts signatures of others on an event that Mint has built: pdu is the same
+// event with them.
+func (m *Mirror) Seal(id core.EventID, pdu *wire.PDU) {
+	if t := m.minted[id]; t != nil && t.pdu.EventID == pdu.EventID {
+		t.pdu = pdu
+	}
+}
+
 // Adopt makes the mirror keep a PDU as it is for the event that the hub is
 // about to admit, which must have its event ID among its aliases.
 func (m *Mirror) Adopt(tx hub.Tx, a Adopted) {

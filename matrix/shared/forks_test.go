@@ -2,6 +2,7 @@ package shared
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,5 +184,80 @@ func TestForksBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		want = max(want-maxPrev+1, 1)
+	}
+}
+
+// What somebody here says in a room of more branches than it can follow is what
+// other servers make of it too, and clients here are shown that.
+func TestForksOfState(t *testing.T) {
+	s, conv := forkRoom(t, 0)
+	var base []string
+	var room string
+	for i := range 50 {
+		s.turn(func(turn *Turn) error {
+			rm, err := turn.room(conv)
+			if err != nil {
+				return err
+			}
+			if room = rm.id; base == nil {
+				base = rm.ends
+			}
+			key := ""
+			pdu := s.fork(t, rm, "m.room.topic", &key, fmt.Sprintf(`{"topic":"number %d"}`, i), base)
+			if i%2 == 0 {
+				pdu = s.fork(t, rm, wire.TypePowerLevels, &key, fmt.Sprintf(`{"users":{"@calm:b.test":200,"@x:b.test":%d}}`, i), base)
+			}
+			_, err = turn.Accept(conv, Incoming{PDU: pdu})
+			return err
+		})
+	}
+	s.look(room)
+	for i, c := range []core.Content{
+		core.Change{Aspect: core.AspectTopic, Text: "of calm"}, core.Change{Aspect: core.AspectName, Text: "of calm"},
+		core.Message{Body: core.TextBody("well")}, core.Change{Aspect: core.AspectTopic, Text: "again"},
+	} {
+		e, err := s.h.Submit(t.Context(), hub.Draft{Conv: conv, Sender: core.LocalAddress("calm", "a.test"), Content: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.look(room)
+		// What another server, that has all of it, finds before and after it.
+		s.turn(func(turn *Turn) error {
+			rm, err := turn.room(conv)
+			if err != nil {
+				return err
+			}
+			name, _ := e.Alias(core.Matrix, "event")
+			found, err := s.m.ByEventID(turn.tx, name.Key)
+			if err != nil {
+				return err
+			}
+			if n := len(found[0].PrevEvents); n > maxPrev {
+				t.Errorf("event %d follows %d", i, n)
+			}
+			before, _, err := turn.before(rm, Incoming{PDU: found[0].PDU})
+			if err != nil {
+				return err
+			}
+			event, err := turn.event(rm, name.Key)
+			if err != nil {
+				return err
+			}
+			if err := graph.Allowed(event, before); err != nil {
+				t.Errorf("others reject event %d: %v", i, err)
+			}
+			st, _, err := status(turn.sql, name.Key)
+			if err != nil {
+				return err
+			}
+			after, err := turn.state(rm, st.state)
+			if err == nil && !after.Equal(graph.After(before, event, graph.Accepted)) {
+				t.Errorf("others have another state after event %d", i)
+			}
+			return err
+		})
+	}
+	if got := s.look(room); !strings.Contains(got.core, `topic "again"`) {
+		t.Errorf("%s", got.core)
 	}
 }

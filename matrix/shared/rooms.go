@@ -69,13 +69,16 @@ type Rooms struct {
 	rooms map[core.ConvID]*room
 	// minted are events of ours between verdict and being kept, by event ID.
 	minted map[string]*minted
-	groups int64 // the highest ID of a group; 0: not asked yet
-	held   int   // events in memory
+	// unsettled is between an event of ours being kept and Settle.
+	unsettled map[core.ConvID]unsettled
+	approvals approvals
+	groups    int64 // the highest ID of a group; 0: not asked yet
+	held      int   // events in memory
 }
 
 // New makes the rooms. The database has been migrated.
 func New(c Config) *Rooms {
-	r := &Rooms{cfg: c, hub: c.Hub, mirror: c.Mirror, rooms: map[core.ConvID]*room{}, minted: map[string]*minted{}}
+	r := &Rooms{cfg: c, hub: c.Hub, mirror: c.Mirror, rooms: map[core.ConvID]*room{}, minted: map[string]*minted{}, unsettled: map[core.ConvID]unsettled{}}
 	c.Hub.AddJudge(core.Graph, r)
 	c.Mirror.UseGraph(r)
 	return r

@@ -256,17 +256,6 @@ func (s *site) withChain(t *Turn, rm *room, ids []string) (state, auth []Incomin
 	return state, auth, nil
 }
 
-// verdict is what a site made of an event, "" if it does not know it.
-func (s *site) verdict(eventID string) (out string) {
-	s.t.Helper()
-	s.turn(func(t *Turn) error {
-		st, _, err := status(t.sql, eventID)
-		out = st.verdict
-		return err
-	})
-	return out
-}
-
 // end is what is compared at the end: where a room has got to, and what the
 // graph, the mirror and the core say of its state.
 type end struct{ ends, state, mirrored, core string }

@@ -115,7 +115,8 @@ type Incoming struct {
 	waiting int // rows
 }
 
-// New brings the tables of this package up to date.
+// New brings the tables of this package up to date. From then on policy servers
+// are asked about what is said here.
 func New(ctx context.Context, db *store.DB, cfg Config) (*Incoming, error) {
 	if len(cfg.Domains) == 0 {
 		return nil, errors.New("no domains are hosted here")
@@ -133,6 +134,7 @@ func New(ctx context.Context, db *store.DB, cfg Config) (*Incoming, error) {
 		rooms: locks{m: map[core.ConvID]*lock{}}, wake: make(chan struct{}, 1), bulk: make(chan struct{}, 1),
 		filling: map[core.ConvID]bool{}, older: map[core.ConvID]*flight{}, budgets: map[string]*rate.Limiter{},
 	}
+	cfg.Shared.UsePolicy(n)
 	return n, nil
 }
 

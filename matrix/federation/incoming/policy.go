@@ -2,11 +2,10 @@ package incoming
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,69 +16,34 @@ import (
 )
 
 const (
-	typePolicy = "m.room.policy"
-	// policyKey is what the key of a policy server is always called.
-	policyKey = "ed25519:policy_server"
-	// policyTime is for one question to it.
+	// policyTime is for one question to a policy server, recommendTime for those
+	// about what came at once.
 	policyTime      = 10 * time.Second
+	recommendTime   = 30 * time.Second
 	maxPolicyAnswer = 64 << 10
 )
-
-// policy is the policy server of a room.
-type policy struct {
-	via string
-	key ed25519.PublicKey
-}
 
 // policyOf finds a room's policy server: nil if the room has none.
 //
 // spec: MX 1.19 SS §27.1
-func (n *Incoming) policyOf(ctx context.Context, p *place) (*policy, error) {
-	var pol *policy
-	err := n.cfg.Hub.Read(ctx, func(v hub.View) error {
-		e, err := n.cfg.Mirror.StateEvent(v, p.conv, typePolicy, "")
+func (n *Incoming) policyOf(ctx context.Context, p *place) (pol *shared.PolicyServer, err error) {
+	named := false
+	err = n.cfg.Hub.Read(ctx, func(v hub.View) error {
+		_, err := n.cfg.Mirror.StateEvent(v, p.conv, "m.room.policy", "")
+		named = err == nil
 		if errors.Is(err, hub.ErrNone) {
 			return nil
 		}
-		if err == nil {
-			pol = readPolicy(e.Content)
-		}
 		return err
 	})
-	if err != nil || pol == nil {
+	if err != nil || !named {
 		return nil, err
 	}
-	in := false
 	err = n.cfg.Shared.Turn(ctx, func(t *shared.Turn) (err error) {
-		in, err = t.Has(p.conv, pol.via)
+		pol, err = t.Policy(p.conv)
 		return err
 	})
-	if !in {
-		pol = nil
-	}
 	return pol, err
-}
-
-func readPolicy(content []byte) *policy {
-	var c struct {
-		Via  string            `json:"via"`
-		Keys map[string]string `json:"public_keys"`
-	}
-	if json.Unmarshal(content, &c) != nil || wire.ParseServerName(c.Via) != nil {
-		return nil
-	}
-	key, err := base64.RawStdEncoding.DecodeString(c.Keys["ed25519"])
-	if err != nil || len(key) != ed25519.PublicKeySize {
-		return nil
-	}
-	return &policy{c.Via, key}
-}
-
-// covers says whether a policy server is asked about an event.
-//
-// spec: MX 1.19 SS §27.2
-func (p *policy) covers(pdu *wire.PDU) bool {
-	return pdu.Type != typePolicy || pdu.StateKey == nil || *pdu.StateKey != ""
 }
 
 // recommend asks the room's policy server, if it has one, about events that it
@@ -95,36 +59,55 @@ func (n *Incoming) recommend(ctx context.Context, p *place, items []*item) {
 	if err != nil || pol == nil {
 		return
 	}
+	timed, cancel := context.WithTimeout(ctx, recommendTime)
+	defer cancel()
 	slots := make(chan struct{}, maxAtOnce)
 	var wg sync.WaitGroup
 	for _, it := range items {
-		if it.unchecked || !pol.covers(it.pdu) || it.pdu.Verify(pol.via, policyKey, pol.key) == nil {
+		if it.unchecked || !pol.Covers(it.pdu) || pol.Signed(it.pdu) {
 			continue
 		}
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			signed, err := n.sign(ctx, pol, it.pdu)
+			signed, err := n.sign(timed, pol, it.pdu)
 			if err == nil {
 				it.pdu = signed
 				return
 			}
 			it.unwanted = true
 			n.count("unwanted")
-			n.cfg.Log.Debug("a policy server does not recommend an event", "server", pol.via, "event", it.pdu.EventID, "err", err)
+			n.cfg.Log.Debug("a policy server does not recommend an event", "server", pol.Via, "event", it.pdu.EventID, "err", err)
 		})
 	}
 	wg.Wait()
+}
+
+// Sign implements [shared.PolicyAsker]. What the policy server says against an
+// event is for its sender to read.
+//
+// spec: MX 1.19 SS §27.2
+func (n *Incoming) Sign(ctx context.Context, pol *shared.PolicyServer, pdu *wire.PDU) (*wire.PDU, error) {
+	signed, err := n.sign(ctx, pol, pdu)
+	if err == nil {
+		return signed, nil
+	}
+	n.cfg.Log.Info("a policy server does not recommend what is said here", "server", pol.Via, "err", err)
+	if e, ok := errors.AsType[*federation.Error](err); ok && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests {
+		return nil, hub.Refuse(hub.Forbidden, "%.500s", e.Text)
+	}
+	return nil, hub.Refuse(hub.Unreachable, "the policy server of the room, %s, does not answer", pol.Via)
 }
 
 // sign asks a policy server to sign an event, and returns the event with its
 // signature.
 //
 // spec: MX 1.19 SS §27.3
-func (n *Incoming) sign(ctx context.Context, pol *policy, pdu *wire.PDU) (*wire.PDU, error) {
+func (n *Incoming) sign(ctx context.Context, pol *shared.PolicyServer, pdu *wire.PDU) (*wire.PDU, error) {
 	raw, err := n.cfg.Client.Do(ctx, federation.Call{
-		Origin: n.cfg.Domains[0], Destination: pol.via, Method: http.MethodPost, URI: "/_matrix/policy/v1/sign",
+		Origin: n.originOf(pdu), Destination: pol.Via, Method: http.MethodPost, URI: "/_matrix/policy/v1/sign",
 		Body: pdu.JSON, MaxAnswer: maxPolicyAnswer, Timeout: policyTime,
+		Insist: true, // for what it does not answer to is refused
 	})
 	if err != nil {
 		return nil, err
@@ -133,11 +116,19 @@ func (n *Incoming) sign(ctx context.Context, pol *policy, pdu *wire.PDU) (*wire.
 	if err := json.Unmarshal(raw, &answer); err != nil {
 		return nil, err
 	}
-	signed, err := withSignature(pdu, pol.via, policyKey, answer[pol.via][policyKey])
+	signed, err := withSignature(pdu, pol.Via, shared.PolicyKey, answer[pol.Via][shared.PolicyKey])
 	if err != nil {
 		return nil, err
 	}
-	return signed, signed.Verify(pol.via, policyKey, pol.key)
+	return signed, signed.Verify(pol.Via, shared.PolicyKey, pol.Key)
+}
+
+// originOf is the domain of ours in whose name one asks about an event.
+func (n *Incoming) originOf(pdu *wire.PDU) string {
+	if d := server(pdu.Sender); slices.Contains(n.cfg.Domains, d) {
+		return d
+	}
+	return n.cfg.Domains[0]
 }
 
 // withSignature adds a signature to an event.

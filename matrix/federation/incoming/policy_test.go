@@ -149,3 +149,59 @@ func plant(t testing.TB, w *lossy, u *roomstest.User, room, text string) string 
 	}
 	return pdu.EventID
 }
+
+// TestPolicyAsked: what is said here goes to the policy server first, and out with
+// its signature; what it refuses is not said, and who wanted to is told why.
+//
+// spec: MX 1.19 SS §27.3
+func TestPolicyAsked(t *testing.T) {
+	p := newPolicyServer(t)
+	w := newWorld(t, []federationtest.Part{p.part(t)}, "a.test", "b.test", "p.test")
+	a, b := w.Server("a.test"), w.Server("b.test")
+	alice, bob, warden := a.User("alice"), b.User("bob"), w.Server("p.test").User("warden")
+	room := alice.Create(object{"preset": "public_chat"})
+	join(bob, room, "a.test")
+	join(warden, room, "a.test")
+	w.Same(room, "a.test", "b.test", "p.test")
+	alice.SetState(room, "m.room.policy", "", object{"via": "p.test", "public_keys": object{"ed25519": p.public()}})
+	w.Same(room, "a.test", "b.test", "p.test")
+
+	for _, u := range []*roomstest.User{alice, bob} {
+		asked := p.asked.Load()
+		ok := u.Say(room, "good news")
+		if n := p.asked.Load() - asked; n != 1 {
+			t.Errorf("it was asked %d times", n)
+		}
+		hears(t, alice, room, ok)
+		hears(t, bob, room, ok)
+		if n := p.asked.Load() - asked; n != 1 {
+			t.Errorf("it was asked %d times in all", n)
+		}
+		again := u.Say(room, "good news") // the same, but not the same event
+		if again == ok {
+			t.Error("said again, it is not another")
+		}
+		hears(t, alice, room, again)
+		hears(t, bob, room, again)
+		bad := u.Try("PUT", roomstest.Room(room, "/send/m.room.message/spam"), object{"msgtype": "m.text", "body": "spam"})
+		if bad.Status != http.StatusForbidden || !strings.Contains(string(bad.Raw), "That is spam.") {
+			t.Errorf("%d %s", bad.Status, bad.Raw)
+		}
+		topic := u.Try("PUT", roomstest.Room(room, "/state/m.room.member/%s", u.ID), object{"membership": "join", "displayname": "spam"})
+		if topic.Status != http.StatusForbidden {
+			t.Errorf("%d %s", topic.Status, topic.Raw)
+		}
+	}
+	p.off.Store(true)
+	if got := bob.Try("PUT", roomstest.Room(room, "/send/m.room.message/off"), object{"msgtype": "m.text", "body": "hello?"}); got.Status < 400 {
+		t.Errorf("%d %s", got.Status, got.Raw)
+	}
+	p.off.Store(false)
+	hears(t, alice, room, bob.Say(room, "there you are"))
+	for _, text := range said(b, room) {
+		if strings.Contains(text, "spam") || strings.Contains(text, "hello?") {
+			t.Errorf("%q was said", text)
+		}
+	}
+	w.cores(room, "a.test", "b.test", "p.test")
+}
