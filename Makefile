@@ -52,6 +52,18 @@ bench: deps
 	go build -o bin/bench ./bench/cmd/bench
 	bin/bench -o docs/benchmarks.md
 
+# Parley as one Matrix server among others, beside the Dendrite of which DENDRITE is the path;
+# without one alone. Writes its part of docs/federation.md.
+.PHONY: bench-federation
+bench-federation: deps
+	go build -o bin/federation ./bench/cmd/federation
+	bin/federation -o docs/federation.md $(if $(DENDRITE),-dendrite "$(DENDRITE)")
+
+# Large Matrix rooms in a simulation; writes its part of docs/federation.md.
+.PHONY: size
+size:
+	go run ./bench/cmd/size -o docs/federation.md
+
 # The benchmarks of single packages.
 .PHONY: microbench
 microbench:

@@ -71,7 +71,7 @@ func (s *Site) enter(ctx context.Context, w *world, r *Join) (err error) {
 			return fmt.Errorf("bench: after %v: %w", time.Since(began).Round(time.Second), err)
 		}
 		r.Answered = time.Since(began)
-		if _, err := s.ping(ctx, rm, 1); err != nil {
+		if err := s.speakUntilShown(ctx, rm); err != nil {
 			return err
 		}
 		r.First = time.Since(began)
@@ -92,4 +92,25 @@ func (s *Site) enter(ctx context.Context, w *world, r *Join) (err error) {
 		}
 	})
 	return err
+}
+
+// speakAgain is after how long somebody speaks again in a room of which the user has been
+// shown nothing.
+const speakAgain = 10 * time.Second
+
+// speakUntilShown has a member say something, now and again, until the user is shown it.
+func (s *Site) speakUntilShown(ctx context.Context, rm *room) error {
+	for ctx.Err() == nil {
+		pdus, err := rm.say(1, 1)
+		if err != nil {
+			return err
+		}
+		if _, err := s.peer.transact(ctx, rm.home, pdus); err != nil {
+			return err
+		}
+		if meter.WaitFor(ctx, speakAgain, func() bool { _, seen := rm.counts(); return seen > 0 }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("bench: nothing that was said after the room was entered is shown: %w", ctx.Err())
 }

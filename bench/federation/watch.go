@@ -30,8 +30,8 @@ type watcher struct {
 	stop   context.CancelFunc
 	done   chan struct{}
 	paused atomic.Bool // it does not ask meanwhile
-	mu   sync.Mutex
-	err  error
+	mu     sync.Mutex
+	err    error
 }
 
 // filter is what a client asks for that does not want to know all members, nor who is

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"parley/bench/matrixroom"
+	"parley/bench/meter"
 	"parley/core"
 	"parley/hub"
 	"parley/matrix/graph"
@@ -21,17 +22,28 @@ import (
 	"parley/store/hubstore"
 )
 
+// Cost is what something takes, by the clock and of the processor. On a machine that others
+// use too, the second says more.
+type Cost struct{ Time, CPU time.Duration }
+
+// spent measures while f runs.
+func spent(f func() error) (Cost, error) {
+	began, cpu := time.Now(), meter.OwnTime()
+	err := f()
+	return Cost{time.Since(began), meter.OwnTime() - cpu}, err
+}
+
 // Result is what a room of one size costs.
 type Result struct {
 	Members, Servers int
 	// First is until the room's first messages can be shown, Whole until all of
 	// its members are known.
-	First, Whole time.Duration
+	First, Whole Cost
 	// Message, Member and Fork are for one event of others: something said, a
 	// member who joins, and one of a pair of topics that were set at once.
-	Message, Member, Fork time.Duration
+	Message, Member, Fork Cost
 	// Own is for a message of ours, and Cold for the first event after a restart.
-	Own, Cold time.Duration
+	Own, Cold Cost
 	// Memory is what the room takes of the heap, in bytes, and Disk what the
 	// database takes.
 	Memory, Disk int64
@@ -145,27 +157,31 @@ func (s *server) enter(ctx context.Context, r *matrixroom.Room, res *Result) (co
 		return "", err
 	}
 	r.Take(join)
-	began := time.Now()
-	err = s.rooms.Turn(ctx, func(t *shared.Turn) (err error) {
-		conv, err = t.Enter(shared.Entry{
-			RoomID: r.ID, Version: r.Version, State: first, Join: shared.Incoming{PDU: join}, Partial: "server0.test",
+	res.First, err = spent(func() error {
+		err := s.rooms.Turn(ctx, func(t *shared.Turn) (err error) {
+			conv, err = t.Enter(shared.Entry{
+				RoomID: r.ID, Version: r.Version, State: first, Join: shared.Incoming{PDU: join}, Partial: "server0.test",
+			})
+			return err
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		return s.say(ctx, r, conv)
 	})
 	if err != nil {
 		return conv, err
 	}
-	if err := s.say(ctx, r, conv); err != nil {
-		return conv, err
-	}
-	res.First = time.Since(began)
-	for chunk := range slices.Chunk(rest, batch) {
-		if err := s.rooms.Turn(ctx, func(t *shared.Turn) error { return t.Complete(conv, chunk, false) }); err != nil {
-			return conv, err
+	res.Whole, err = spent(func() error {
+		for chunk := range slices.Chunk(rest, batch) {
+			if err := s.rooms.Turn(ctx, func(t *shared.Turn) error { return t.Complete(conv, chunk, false) }); err != nil {
+				return err
+			}
 		}
-	}
-	err = s.rooms.Turn(ctx, func(t *shared.Turn) error { return t.Complete(conv, nil, true) })
-	res.Whole = time.Since(began)
+		return s.rooms.Turn(ctx, func(t *shared.Turn) error { return t.Complete(conv, nil, true) })
+	})
+	res.Whole.Time += res.First.Time
+	res.Whole.CPU += res.First.CPU
 	return conv, err
 }
 
@@ -194,23 +210,25 @@ const rounds = 100
 
 // live takes what others do, and says something.
 func (s *server) live(ctx context.Context, r *matrixroom.Room, conv core.ConvID, res *Result) error {
-	took := func(d *time.Duration, f func(i int) error) error {
+	took := func(c *Cost, events int, f func(i int) error) error {
 		if err := f(-1); err != nil { // has all in memory that is needed
 			return err
 		}
-		began := time.Now()
-		for i := range rounds {
-			if err := f(i); err != nil {
-				return err
+		all, err := spent(func() error {
+			for i := range rounds {
+				if err := f(i); err != nil {
+					return err
+				}
 			}
-		}
-		*d = time.Since(began) / rounds
-		return nil
-	}
-	if err := took(&res.Message, func(int) error { return s.say(ctx, r, conv) }); err != nil {
+			return nil
+		})
+		*c = Cost{all.Time / time.Duration(rounds*events), all.CPU / time.Duration(rounds*events)}
 		return err
 	}
-	err := took(&res.Member, func(i int) error {
+	if err := took(&res.Message, 1, func(int) error { return s.say(ctx, r, conv) }); err != nil {
+		return err
+	}
+	err := took(&res.Member, 1, func(i int) error {
 		who := fmt.Sprintf("@late%d:server%d.test", i+1, (i+1)%res.Servers)
 		e, err := r.After(r.Ends, wire.TypeMember, &who, who, `{"membership":"join"}`)
 		if err != nil {
@@ -223,7 +241,7 @@ func (s *server) live(ctx context.Context, r *matrixroom.Room, conv core.ConvID,
 		return err
 	}
 	topic := ""
-	err = took(&res.Fork, func(i int) error {
+	err = took(&res.Fork, 3, func(i int) error {
 		var branches []*wire.PDU
 		for j := range 2 {
 			e, err := r.After(r.Ends, "m.room.topic", &topic, r.Users[2+j], fmt.Sprintf(`{"topic":"%d of %d"}`, j, i))
@@ -243,8 +261,7 @@ func (s *server) live(ctx context.Context, r *matrixroom.Room, conv core.ConvID,
 	if err != nil {
 		return err
 	}
-	res.Fork /= 3
-	return took(&res.Own, func(int) error {
+	return took(&res.Own, 1, func(int) error {
 		_, err := s.hub.Submit(ctx, hub.Draft{Conv: conv, Sender: s.who, Content: core.Message{Body: core.TextBody("hello")}})
 		return err
 	})
@@ -267,11 +284,9 @@ func (s *server) after(ctx context.Context, r *matrixroom.Room, conv core.ConvID
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	if err := again.say(ctx, r, conv); err != nil {
+	if res.Cold, err = spent(func() error { return again.say(ctx, r, conv) }); err != nil {
 		return err
 	}
-	res.Cold = time.Since(began)
 	err = again.db.Read(ctx, func(q store.Querier) error {
 		return q.QueryRow(`SELECT COUNT(*) FROM shared_states`).Scan(&res.States)
 	})

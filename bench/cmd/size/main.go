@@ -1,5 +1,5 @@
-// Size is `make size`: it enters simulated Matrix rooms of growing size and prints
-// what that costs, as a table for docs/federation.md.
+// Size is `make size`: it enters simulated Matrix rooms of growing size and puts what
+// that costs, as a table, into its part of docs/federation.md.
 package main
 
 import (
@@ -13,24 +13,25 @@ import (
 	"syscall"
 	"time"
 
+	"parley/bench/meter"
 	"parley/bench/size"
 )
 
 func main() {
 	sizes := flag.String("members", "6250,12500,25000,50000", "the numbers of members")
 	perServer := flag.Int("per-server", 50, "members on each server")
+	out := flag.String("o", "", "put the report into the section \"size\" of this file; printed if empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *sizes, *perServer); err != nil {
+	if err := run(ctx, *sizes, *perServer, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "size:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, sizes string, perServer int) error {
-	fmt.Println("| members | servers | first messages | all members | message | member | fork | own message | after restart | memory | database | rows of states |")
-	fmt.Println("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+func run(ctx context.Context, sizes string, perServer int, out string) error {
+	report := size.Report{Date: time.Now().UTC(), Machine: meter.ThisMachine(ctx, ".")}
 	for s := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 20 {
@@ -40,16 +41,16 @@ func run(ctx context.Context, sizes string, perServer int) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("| %d | %d | %s | %s | %s | %s | %s | %s | %s | %.1f MB | %.1f MB | %d |\n", r.Members, r.Servers,
-			round(r.First), round(r.Whole), round(r.Message), round(r.Member), round(r.Fork), round(r.Own), round(r.Cold),
-			float64(r.Memory)/1e6, float64(r.Disk)/1e6, r.States)
+		fmt.Fprintf(os.Stderr, "%d members: known after %v, %v of processor time\n", n, r.Whole.Time, r.Whole.CPU)
+		report.Results = append(report.Results, r)
 	}
-	return nil
-}
-
-func round(d time.Duration) time.Duration {
-	if d < time.Second {
-		return d.Round(10 * time.Microsecond)
+	var text strings.Builder
+	if err := report.Write(&text); err != nil {
+		return err
 	}
-	return d.Round(10 * time.Millisecond)
+	if out == "" {
+		fmt.Print(text.String())
+		return nil
+	}
+	return meter.Section(out, "size", text.String())
 }
