@@ -82,6 +82,9 @@ func (f *Following) read(ctx context.Context, conv core.ConvID) (m *move, err er
 func (f *Following) follow(ctx context.Context, conv core.ConvID) {
 	for ctx.Err() == nil {
 		m, err := f.read(ctx, conv)
+		if err == nil && m != nil && m.state.Events[core.StateKey{Kind: string(core.AspectMovedTo)}] != m.event {
+			m, err = f.readAgain(ctx, conv)
+		}
 		if err == nil && m == nil {
 			return
 		}
@@ -98,6 +101,16 @@ func (f *Following) follow(ctx context.Context, conv core.ConvID) {
 			}
 		}
 	}
+}
+
+// readAgain is read where the state does not have the event: woken while the event
+// is committed, one may find it on disk before readers are shown the state that it
+// made. After a turn of one's own they are.
+func (f *Following) readAgain(ctx context.Context, conv core.ConvID) (*move, error) {
+	if err := f.cfg.Hub.Write(ctx, func(hub.Tx) error { return nil }); err != nil {
+		return nil, err
+	}
+	return f.read(ctx, conv)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

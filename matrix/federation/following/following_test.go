@@ -217,3 +217,24 @@ func (w *world) hold(until chan struct{}) {
 		return next(r)
 	})
 }
+
+// late keeps readers from the state of an event that says where a room goes on, for
+// a while after the event is on disk.
+type late struct{}
+
+func (late) Admit(tx hub.Tx, _ *core.Conversation, _ *core.State, e *core.Event) error {
+	if ch, ok := e.Content.(core.Change); ok && ch.Aspect == core.AspectMovedTo {
+		tx.OnCommit(func() { time.Sleep(100 * time.Millisecond) })
+	}
+	return nil
+}
+
+// One who is woken before readers are shown the new state does not take the room
+// for one that goes on nowhere.
+func TestWokenEarly(t *testing.T) {
+	w := newWorld(t, nil)
+	w.a.Hub.AddMirror(late{})
+	room := w.dave.Create(object{"preset": "public_chat"})
+	w.join(w.alice, room)
+	w.standing(w.a, w.upgrade(w.dave, room), w.alice, core.Joined)
+}
