@@ -189,7 +189,7 @@ func (n *Incoming) unknown(ctx context.Context, items []*item) ([]*item, error) 
 	}
 	var judged, waits map[string]bool
 	err := n.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
-		if judged, err = shared.Judged(v, ids); err == nil {
+		if judged, err = shared.Judged(v, ids); err == nil && n.anyWait() {
 			waits, err = areWaiting(v, ids)
 		}
 		return err

@@ -39,6 +39,13 @@ func areWaiting(v hub.View, ids []string) (map[string]bool, error) {
 	return out, nil
 }
 
+// anyWait says whether any event waits.
+func (n *Incoming) anyWait() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.waiting > 0 || n.ctx == nil
+}
+
 func countWaiting(v hub.View) (n int, err error) {
 	err = hubstore.Querier(v).QueryRow(`SELECT COUNT(*) FROM incoming_waiting`).Scan(&n)
 	return n, err
