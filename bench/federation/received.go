@@ -25,6 +25,10 @@ func (t *Throughput) PerEvent() time.Duration {
 	return (t.CPU / time.Duration(max(t.Events, 1))).Round(time.Microsecond)
 }
 
+// PerSecond is how many events a second of processor time is enough for: the rate on a core
+// that nobody else uses and that never waits.
+func (t *Throughput) PerSecond() float64 { return float64(time.Second) / float64(max(t.PerEvent(), 1)) }
+
 // PeerBusy is how much of its core the peer had, in percent.
 func (t *Throughput) PeerBusy() float64 { return 100 * t.Mine.Seconds() / t.Time.Seconds() }
 

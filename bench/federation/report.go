@@ -60,6 +60,7 @@ func rows(size Size) []meter.Row[*Result] {
 		meter.Line("Events received and shown", "1/s", meter.More, received(func(r *Received) float64 { return r.Rate() })),
 		meter.Line("… acknowledged", "1/s", meter.Neither, received(func(r *Received) float64 { return per(r.Acked, &r.Throughput) })),
 		meter.Line("… processor time of an event", "µs", meter.Less, received(func(r *Received) float64 { return micros(r.PerEvent()) })),
+		meter.Line("… so many for a second of it", "", meter.More, received(func(r *Received) float64 { return r.PerSecond() })),
 		meter.Line("… core in use", "%", meter.Neither, received(func(r *Received) float64 { return r.Busy() })),
 		meter.Line("… the other servers' core", "%", meter.Neither, received(func(r *Received) float64 { return r.PeerBusy() })),
 		meter.Line("… fsyncs", "1/s", meter.Neither, received(func(r *Received) float64 { return fsyncs(&r.Throughput) })),
@@ -67,6 +68,7 @@ func rows(size Size) []meter.Row[*Result] {
 		meter.Line("… 99th percentile", "ms", meter.Less, received(func(r *Received) float64 { return millis(r.P99) })),
 		meter.Line("Events sent", "1/s", meter.More, sent(func(r *Sent) float64 { return r.Rate() })),
 		meter.Line("… processor time of an event", "µs", meter.Less, sent(func(r *Sent) float64 { return micros(r.PerEvent()) })),
+		meter.Line("… so many for a second of it", "", meter.More, sent(func(r *Sent) float64 { return r.PerSecond() })),
 		meter.Line("… core in use", "%", meter.Neither, sent(func(r *Sent) float64 { return r.Busy() })),
 		meter.Line("… the other servers' core", "%", meter.Neither, sent(func(r *Sent) float64 { return r.PeerBusy() })),
 		meter.Line("… fsyncs", "1/s", meter.Neither, sent(func(r *Sent) float64 { return fsyncs(&r.Throughput) })),
@@ -97,9 +99,11 @@ func (r *Report) aims() (out []aim) {
 	}
 	if a.Received != nil && b.Received != nil {
 		add("events received a second", "10", a.Received.Rate(), b.Received.Rate())
+		add("events received for a second of processor time", "10", a.Received.PerSecond(), b.Received.PerSecond())
 	}
 	if a.Sent != nil && b.Sent != nil {
 		add("events sent a second", "10", a.Sent.Rate(), b.Sent.Rate())
+		add("events sent for a second of processor time", "10", a.Sent.PerSecond(), b.Sent.PerSecond())
 	}
 	if a.Join != nil && b.Join != nil {
 		add("memory after the load of messages", "0.5", mebi(a.Join.Before), mebi(b.Join.Before))
