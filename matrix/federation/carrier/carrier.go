@@ -59,13 +59,14 @@ type Carrier struct {
 // Network implements [hub.Carrier].
 func (c *Carrier) Network() core.Network { return core.Matrix }
 
-// Capabilities implements [hub.Carrier]: events go as they are.
+// Capabilities implements [hub.Carrier]: events go as they are. That a message has
+// come to a device has no word in Matrix.
 func (c *Carrier) Capabilities(core.Address) core.Capabilities {
 	grades := map[core.Feature]core.Grade{}
 	for _, f := range []core.Feature{
 		core.FeatureText, core.FeatureLanguages, core.FeatureFormatting, core.FeatureEmote, core.FeatureReply, core.FeatureThread,
 		core.FeatureMentions, core.FeatureFile, core.FeatureVoice, core.FeatureEdit, core.FeatureRetract, core.FeatureReaction,
-		core.FeatureDelivered, core.FeatureDisplayed, core.FeatureTyping, core.FeaturePresence, core.FeatureEncrypted,
+		core.FeatureDisplayed, core.FeatureTyping, core.FeaturePresence, core.FeatureEncrypted,
 		core.FeatureExpiry, core.FeatureName, core.FeatureTopic, core.FeatureAvatar, core.FeatureLevels, core.FeatureMembership,
 		core.FeatureModeration, core.FeatureExtension,
 	} {
