@@ -105,7 +105,7 @@ func (k *Keyring) pause(name string, failed error) {
 	if failed == nil {
 		s.failures = 0
 	} else {
-		wait = min(firstPause<<min(s.failures, 10), maxPause)
+		wait = min(firstPause<<min(s.failures, 11), maxPause)
 		s.failures++
 	}
 	s.next = k.cfg.Now().Add(wait)

@@ -64,8 +64,10 @@ type Config struct {
 const (
 	// askAgain is how long a server that answered is not asked again.
 	askAgain = time.Minute
-	// A server that did not answer is left alone so long, then twice as long.
-	firstPause = 30 * time.Second
+	// A server that did not answer is left alone so long, then twice as long. The
+	// first pause is short: a server that is just being started again calls as soon
+	// as it is back, and all that it says is turned away until it is asked.
+	firstPause = 3 * time.Second
 	maxPause   = time.Hour
 	// fetchTimeout is for asking a server and all notaries.
 	fetchTimeout = time.Minute

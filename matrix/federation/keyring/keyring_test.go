@@ -296,6 +296,10 @@ func TestLeftAlone(t *testing.T) {
 	if b.asked["a.test"] != 1 {
 		t.Errorf("asked %d times", b.asked["a.test"])
 	}
+	b.now = b.now.Add(5 * time.Second) // it may just have been started again
+	if b.want(t, "a.test", key, b.now, ErrUnknownKey); b.asked["a.test"] != 2 {
+		t.Errorf("asked %d times soon after", b.asked["a.test"])
+	}
 	b.want(t, "a.test", key, b.now, ErrUnreachable)
 	b.publishes(t, "honest.test", newKey(t), nil)
 	if _, err := b.Key(t.Context(), "honest.test", key.ID(), b.now); errors.Is(err, ErrUnreachable) || !errors.Is(err, ErrUnknownKey) {
