@@ -47,9 +47,26 @@ type Clients struct {
 	Log *slog.Logger
 
 	pending pending
-	// The configurations of TLS, the same for all connections.
+	tls     clientTLS
+}
+
+// clientTLS are the configurations of TLS, the same for all connections, made
+// when they are first asked for.
+type clientTLS struct {
 	once             sync.Once
 	direct, starting *tls.Config
+}
+
+// tlsFor is the configuration for streams within TLS, or for those that begin in
+// the clear.
+func (s *Clients) tlsFor(direct bool) *tls.Config {
+	s.tls.once.Do(func() {
+		s.tls.direct, s.tls.starting = serverTLS(s.GetCertificate, "xmpp-client"), serverTLS(s.GetCertificate)
+	})
+	if direct {
+		return s.tls.direct
+	}
+	return s.tls.starting
 }
 
 // Serve accepts streams that begin in the clear and must use STARTTLS, until ctx ends or ln fails; it closes ln, and returns when
@@ -62,9 +79,6 @@ func (s *Clients) Serve(ctx context.Context, ln net.Listener) error { return s.r
 func (s *Clients) ServeTLS(ctx context.Context, ln net.Listener) error { return s.run(ctx, ln, true) }
 
 func (s *Clients) run(ctx context.Context, ln net.Listener, direct bool) error {
-	s.once.Do(func() {
-		s.direct, s.starting = serverTLS(s.GetCertificate, "xmpp-client"), serverTLS(s.GetCertificate)
-	})
 	set := s.Settings.withDefaults()
 	a := acceptor{set: set, pending: &s.pending, log: s.Log, serve: func(ctx context.Context, nc net.Conn, leave func()) {
 		s.serve(ctx, clientConn(ctx, nc, &set, leave), direct)
@@ -136,7 +150,7 @@ var clientTable = map[xml.Name]func(n *clientNegotiation, ctx context.Context, e
 // spec: RFC 6120 §4.3
 func (n *clientNegotiation) run(ctx context.Context, direct bool) error {
 	if direct {
-		if err := n.c.directTLS(ctx, n.s.direct); err != nil {
+		if err := n.c.directTLS(ctx, n.s.tlsFor(true)); err != nil {
 			return err
 		}
 	}
@@ -260,7 +274,7 @@ func (n *clientNegotiation) startTLS(ctx context.Context, _ *element.Element) (b
 	if n.c.secured() {
 		return false, Errorf(PolicyViolation, "TLS is in use already")
 	}
-	return true, n.c.upgrade(ctx, n.s.starting)
+	return true, n.c.upgrade(ctx, n.s.tlsFor(false))
 }
 
 func (n *clientNegotiation) auth(ctx context.Context, el *element.Element) (bool, error) {
