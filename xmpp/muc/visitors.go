@@ -29,7 +29,11 @@ func Migrate(ctx context.Context, db *store.DB) error {
 // Run puts the visitors back into their rooms who were in them when the server
 // stopped, and ends, until ctx does, the membership of those who stay away.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.restore(ctx); err != nil {
+	err := s.restore(ctx)
+	if ctx.Err() != nil {
+		return nil // the server ends as soon as it has begun: they are brought back the next time
+	}
+	if err != nil {
 		return fmt.Errorf("bringing visitors back into their rooms: %w", err)
 	}
 	s.sweep(ctx)
