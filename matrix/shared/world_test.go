@@ -139,8 +139,8 @@ func eventID(e core.Event) string {
 	return a.Key
 }
 
-// invitation makes a member event that lets who in, as s would be sent it by
-// who's server: s's state, cited as the rules ask.
+// joinOf makes the event by which who enters a room of resident, citing its state
+// as the rules ask.
 func joinOf(t testing.TB, resident *server, conv core.ConvID, who string) (join *wire.PDU, state []mirror.Event) {
 	t.Helper()
 	var c core.Conversation
@@ -149,7 +149,9 @@ func joinOf(t testing.TB, resident *server, conv core.ConvID, who string) (join 
 		if c, err = v.Conversation(conv); err != nil {
 			return err
 		}
-		state, err = resident.m.State(v, conv)
+		if state, err = resident.m.State(v, conv); err != nil {
+			return err
+		}
 		page, err := v.Page(hub.Query{Conv: conv, Latest: true, Limit: 1})
 		if err == nil {
 			ends, err = resident.m.ByCore(v, page[0].ID)
