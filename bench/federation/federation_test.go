@@ -33,7 +33,7 @@ func TestScenarios(t *testing.T) {
 		"received": r.Received.Events, "acknowledged": r.Received.Acked, "alone": int64(r.Received.Median), "profile": int64(len(r.Received.Profile)),
 		"sent": r.Sent.Events, "said": r.Sent.Said, "transactions": r.Sent.Transactions, "processor time": int64(r.Sent.CPU),
 		"answered": int64(r.Join.Answered), "first": int64(r.Join.First - r.Join.Answered), "whole": int64(r.Join.Whole - r.Join.First),
-		"peak": r.Join.Peak, "idle": r.Idle, "after": r.After,
+		"peak": r.Join.Peak, "idle": r.Idle, "loaded": r.Loaded, "after": r.After,
 	} {
 		if got <= 0 {
 			t.Errorf("%s: %d", name, got)

@@ -15,9 +15,9 @@ type Join struct {
 	// From the client's request: until it is answered, until a message that is sent
 	// then is shown, and until all members are known.
 	Answered, First, Whole time.Duration
-	// Resident memory in bytes: before, at most, and after.
-	Before, Peak, Rest int64
-	Profile            []byte // of another such room, of a server that has profiles
+	// Resident memory in bytes: at most, and after.
+	Peak, Rest int64
+	Profile    []byte // of another such room, of a server that has profiles
 }
 
 // joinTimeout bounds entering a room.
@@ -27,9 +27,6 @@ const joinTimeout = 20 * time.Minute
 func (s *Site) join(ctx context.Context, w *world) (*Join, error) {
 	r := &Join{}
 	var err error
-	if r.Before, err = s.settled(ctx, w.size); err != nil {
-		return nil, err
-	}
 	if err := meter.ResetPeak(s.PID()); err != nil {
 		return nil, err
 	}

@@ -43,13 +43,13 @@ func (s Size) Divide(n int) Size {
 // nil.
 type Result struct {
 	Name, Version string
-	// Idle is the resident memory of the server with its accounts, in bytes, and
-	// After that at the end of all.
-	Idle, After int64
-	Received    *Received
-	Sent        *Sent
-	Join        *Join
-	Failed      map[string]error // by scenario
+	// Idle is the resident memory of the server with its accounts, in bytes, Loaded
+	// that after the messages, and After that at the end of all.
+	Idle, Loaded, After int64
+	Received            *Received
+	Sent                *Sent
+	Join                *Join
+	Failed              map[string]error // by scenario
 }
 
 // scenarios are what is measured, in this order.
@@ -66,6 +66,9 @@ var scenarios = []struct {
 		return err
 	}},
 	{"join", func(ctx context.Context, s *Site, w *world, r *Result) (err error) {
+		if r.Loaded, err = s.settled(ctx, w.size); err != nil {
+			return err
+		}
 		r.Join, err = s.join(ctx, w)
 		return err
 	}},
@@ -205,5 +208,5 @@ func (r *Result) line(name string) string {
 	}
 	v := r.Join
 	return fmt.Sprintf("answered after %v, first message after %v, all members after %v, CPU %v; %d MiB before, peak %d, after %d",
-		v.Answered, v.First, v.Whole, v.CPU, v.Before>>20, v.Peak>>20, v.Rest>>20)
+		v.Answered, v.First, v.Whole, v.CPU, r.Loaded>>20, v.Peak>>20, v.Rest>>20)
 }
