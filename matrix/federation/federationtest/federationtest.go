@@ -179,7 +179,7 @@ func Answer(status int, body []byte) *http.Response {
 var ErrCut = errors.New("connection reset by peer")
 
 // patience is after how long something never happens.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Eventually waits until something holds.
 func Eventually(t testing.TB, what string, holds func() bool) {
