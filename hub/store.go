@@ -211,9 +211,12 @@ type Reading struct {
 type Datum struct {
 	Account core.Address
 	Conv    core.ConvID
-	Type    string
-	Data    []byte // nil: was deleted
-	Feed    core.Feed
+	// Type begins with the network and a colon ("xmpp:vcard-temp") unless the
+	// data is JSON of Matrix clients, who name theirs as they like and are given
+	// whatever has no such beginning.
+	Type string
+	Data []byte // nil: was deleted
+	Feed core.Feed
 }
 
 // Report is what became of one message for one addressee.

@@ -24,6 +24,12 @@ func TestAccountData(t *testing.T) {
 	alice.put(path+"m.push_rules", object{}).fails(405, client.BadJSON)
 	alice.put(path+"m.fully_read", object{}).fails(405, client.BadJSON)
 	alice.put(path+"xmpp:bookmarks", object{}).fails(400, client.InvalidParam)
+	if err := s.hub.PutDatum(t.Context(), hub.Datum{
+		Account: alice.account(), Type: "xmpp:vcard-temp", Data: []byte("<vCard/>"),
+	}, ""); err != nil {
+		t.Fatal(err)
+	}
+	alice.get(path+"xmpp:vcard-temp").fails(404, client.NotFound)
 	alice.get(path + "m.push_rules").ok()
 	alice.put(path+"big", object{"x": strings.Repeat("x", 300<<10)}).fails(413, client.TooLarge)
 	nowhere := "/user/" + alice.id + "/rooms/" + esc("!none:example.org")

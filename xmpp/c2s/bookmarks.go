@@ -116,7 +116,7 @@ func (srv *Server) storageItems(ctx context.Context, v hub.View, account core.Ad
 }
 
 // dataURLs is the private data with the bookmarks of web pages, of which only older clients know.
-const dataURLs = "xmpp.bookmarks.url"
+const dataURLs = "xmpp:bookmarks.url"
 
 // shownKey is under which a session notes which bookmarks its client has seen in the old form.
 type shownKey struct{}

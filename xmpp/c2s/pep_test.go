@@ -706,6 +706,41 @@ func TestPrivateBounds(t *testing.T) {
 	}
 }
 
+// What clients keep here bears the name of the network, so that Matrix clients, whose account data
+// lies beside it, are not given it.
+func TestPrivateTypes(t *testing.T) {
+	s := xmpptest.New(t)
+	s.Run(`
+alice connects
+alice sends:
+  <iq type='set' id='1'><vCard xmlns='vcard-temp'><FN>Alice</FN></vCard></iq>
+  <iq type='set' id='2'><query xmlns='jabber:iq:private'><own xmlns='urn:x'/></query></iq>
+  <iq type='set' id='3'><query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'><url name='A' url='https://a.example/'/></storage></query></iq>
+alice receives:
+  <iq type='result' id='1'/>
+  <iq type='result' id='2'/>
+  <iq type='result' id='3'/>
+`, nil)
+	var types []string
+	if err := s.Hub.Read(context.Background(), func(v hub.View) error {
+		kept, err := v.Data(s.Account("alice"), 0)
+		for _, d := range kept {
+			types = append(types, d.Type)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(types) != 3 {
+		t.Errorf("kept are %q", types)
+	}
+	for _, typ := range types {
+		if !strings.HasPrefix(typ, "xmpp:") {
+			t.Errorf("kept is %q", typ)
+		}
+	}
+}
+
 func sha1Of(t *testing.T, data string) string {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(data)

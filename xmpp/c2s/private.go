@@ -11,7 +11,7 @@ import (
 )
 
 // dataPrivate begins the types of the private data that XMPP clients keep.
-const dataPrivate = "xmpp.private:"
+const dataPrivate = "xmpp:private:"
 
 // maxPrivate is how many pieces of private data an account may keep for its XMPP clients; the hub bounds the bytes of each.
 const maxPrivate = 300

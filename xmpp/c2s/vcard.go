@@ -17,7 +17,7 @@ import (
 )
 
 // dataVCard is the type of the private data that is the account's card.
-const dataVCard = "xmpp.vcard-temp"
+const dataVCard = "xmpp:vcard-temp"
 
 // vcard returns how a person appears: the card that was set, with the name and picture of the one profile that all networks share.
 //
