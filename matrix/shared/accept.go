@@ -131,6 +131,7 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 	if err != nil {
 		return Outcome{}, err
 	}
+	followed = followed && !lost(rm, in.PDU)
 	if err := t.put(rm, entry{pdu: in.PDU, verdict: accepted, prior: group, state: afterGroup, viaSigned: in.ViaSigned, shown: true}); err != nil {
 		return Outcome{}, err
 	}
@@ -160,6 +161,14 @@ func (t *Turn) acceptLive(rm *room, in Incoming, e *graph.Event) (Outcome, error
 		return Outcome{}, err
 	}
 	return Outcome{Verdict: verdict}, t.move(rm, was, next, nextGroup, feed)
+}
+
+// lost says that the room's state has no word of what a state event says. Where others told
+// the state before an event that follows it, this one may have been left out, because it could
+// not be checked in time. It is an end then, for all that is followed, so that it is brought in
+// by whoever speaks here next.
+func lost(rm *room, pdu *wire.PDU) bool {
+	return pdu.StateKey != nil && rm.current.Get(pdu.Type, *pdu.StateKey) == nil
 }
 
 // maxEnds bounds the branches of a room. What would begin one more is soft-failed:

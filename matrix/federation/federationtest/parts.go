@@ -38,6 +38,7 @@ func addJoining(s *Server) {
 		Hub: s.Hub, Mirror: s.Mirror, Rooms: s.Shared, Outbox: s.Sender, Client: s.Client, Keys: s.Keys, Access: s.access(),
 		Aliases: s.Directory, History: s, Domains: []string{s.Domain}, Signers: map[string]*wire.SigningKey{s.Domain: s.Key}, Log: log,
 		FirstRetry: 20 * time.Millisecond, MaxRetry: 100 * time.Millisecond, Linger: 20 * time.Millisecond,
+		Patience: time.Second,
 	}
 	if s.World.Tune != nil {
 		s.World.Tune(&cfg)

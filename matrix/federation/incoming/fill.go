@@ -38,7 +38,19 @@ type gap struct {
 	others  []string        // servers that are in the room
 	// late are those for whose servers enough has been asked for now.
 	late map[*item]time.Time
+	// silent says that something on the way could not be checked, because its server
+	// did not answer.
+	silent bool
 }
+
+// patience is how often an event is tried before a state is taken for that before it of
+// which some cannot be checked because their servers do not answer. A server that is being
+// started again answers within a few tries. What was left out then is left out of all that
+// follows, until somebody's next event brings it in.
+const patience = 5
+
+// patient says that an event is rather tried again than judged by less than there is.
+func (g *gap) patient(it *item) bool { return g.silent && it.tries < patience }
 
 // fill has one go at what waits for a room.
 func (n *Incoming) fill(ctx context.Context, conv core.ConvID) error {
@@ -254,7 +266,7 @@ func (g *gap) step(ctx context.Context) bool {
 		it.walked = true
 		g.walk(ctx, it)
 		return true // and if nothing was found, there is the state
-	case !it.told && g.states < maxStates:
+	case !it.told && g.states < maxStates && !g.patient(it):
 		it.told = true
 		g.states++
 		return g.stateOf(ctx, it)

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"parley/matrix/federation/federationtest"
+	"parley/matrix/federation/incoming"
 	"parley/matrix/rooms/roomstest"
 )
 
@@ -251,6 +253,57 @@ func TestKilled(t *testing.T) {
 	if n := count(b, "incoming_waiting"); n != 0 {
 		t.Errorf("%d events wait still", n)
 	}
+}
+
+// deaf is a room of alice of a.test in which is carol of c.test, whose server cannot get the keys
+// of b.test when bob enters. retry is how long it waits before it tries again.
+func deaf(t *testing.T, retry time.Duration) (w *lossy, users []*roomstest.User, room string, silence *federationtest.Silence) {
+	t.Helper()
+	w = newWorld(t, nil, "a.test", "b.test", "c.test")
+	a, b, c := w.Server("a.test"), w.Server("b.test"), w.Server("c.test")
+	silence = &federationtest.Silence{Of: "b.test"}
+	c.Restart(func() {
+		w.TuneIncoming = func(cfg *incoming.Config) {
+			around(silence)(cfg)
+			cfg.FirstRetry, cfg.MaxRetry = retry, retry
+		}
+	})
+	users = []*roomstest.User{a.User("alice"), b.User("bob"), c.User("carol")}
+	room = users[0].Create(object{"preset": "public_chat"})
+	join(users[2], room, "a.test")
+	w.Same(room, "a.test", "c.test")
+	silence.On.Store(true)
+	join(users[1], room, "a.test")
+	federationtest.Eventually(t, "the join waits", func() bool { return count(c, "incoming_waiting") == 1 })
+	return w, users, room, silence
+}
+
+// TestStartedAgain: a server does not answer for a while, as one does not that is being started
+// again. What follows on what it said waits for it, and is not taken without.
+func TestStartedAgain(t *testing.T) {
+	w, users, room, silence := deaf(t, 2*time.Second)
+	alice, bob, carol := users[0], users[1], users[2]
+	one := alice.Say(room, "one")
+	federationtest.Eventually(t, "what followed waits", func() bool { return count(w.Server("c.test"), "incoming_waiting") == 2 })
+	silence.On.Store(false)
+	hears(t, carol, room, one)
+	hears(t, carol, room, bob.Say(room, "two"))
+	hears(t, bob, room, carol.Say(room, "three"))
+	w.cores(room, "a.test", "b.test", "c.test")
+}
+
+// TestLongGone: a server does not answer for so long that others go on without what it said. It
+// is brought in by who speaks next where it was missing.
+func TestLongGone(t *testing.T) {
+	w, users, room, silence := deaf(t, 50*time.Millisecond)
+	alice, bob, carol := users[0], users[1], users[2]
+	hears(t, carol, room, alice.Say(room, "one"))
+	silence.On.Store(false)
+	c := w.Server("c.test")
+	federationtest.Eventually(t, "nothing waits", func() bool { return count(c, "incoming_waiting") == 0 })
+	hears(t, bob, room, carol.Say(room, "two"))
+	hears(t, carol, room, bob.Say(room, "three"))
+	w.cores(room, "a.test", "b.test", "c.test")
 }
 
 // TestThird: what a server does not tell is asked of others in the room.

@@ -1,9 +1,7 @@
 package incoming_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +13,6 @@ import (
 	"parley/core"
 	"parley/matrix/federation/federationtest"
 	"parley/matrix/federation/incoming"
-	"parley/matrix/federation/keyring"
 	"parley/matrix/rooms/roomstest"
 	"parley/matrix/wire"
 )
@@ -216,12 +213,10 @@ func TestDeep(t *testing.T) {
 // can.
 func TestUnreachable(t *testing.T) {
 	e := newEvil(t)
-	var silent atomic.Bool
-	e.a.Restart(func() {
-		e.w.TuneIncoming = func(c *incoming.Config) { c.Keys = silence{c.Keys, &silent} }
-	})
+	var silence federationtest.Silence
+	e.a.Restart(func() { e.w.TuneIncoming = around(&silence) })
 	e.alice = e.a.On(e.alice)
-	silent.Store(true)
+	silence.On.Store(true)
 	id, raw := e.sign(e.proto("patience"))
 	if out := e.send(raw); out[id] != nil {
 		t.Errorf("%v", out)
@@ -229,28 +224,16 @@ func TestUnreachable(t *testing.T) {
 	if n := count(e.a, "incoming_waiting WHERE checked = 0"); n != 1 || verdict(e.a, id) != "" {
 		t.Errorf("%d wait, %s", n, verdict(e.a, id))
 	}
-	silent.Store(false)
+	silence.On.Store(false)
 	hears(t, e.alice, e.room, id)
 	if n := count(e.a, "incoming_waiting"); n != 0 {
 		t.Errorf("%d wait", n)
 	}
 }
 
-// silence knows no key of servers that do not answer.
-type silence struct {
-	incoming.Verifier
-	on *atomic.Bool
-}
-
-func (s silence) VerifyPDUs(ctx context.Context, pdus []*wire.PDU) []error {
-	if !s.on.Load() {
-		return s.Verifier.VerifyPDUs(ctx, pdus)
-	}
-	errs := make([]error, len(pdus))
-	for i := range errs {
-		errs[i] = errors.Join(keyring.ErrUnknownKey, keyring.ErrUnreachable)
-	}
-	return errs
+// around has a silence stand before what checks signatures.
+func around(s *federationtest.Silence) func(*incoming.Config) {
+	return func(c *incoming.Config) { s.Verifier, c.Keys = c.Keys, s }
 }
 
 // TestDenied: a server that the room's ACL keeps out is not heard.

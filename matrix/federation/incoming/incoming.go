@@ -57,10 +57,10 @@ type Config struct {
 	// It may be nil.
 	Count hub.Counter
 	// FirstRetry is the first pause before an event that could not be judged is
-	// tried again, doubled by each further one up to MaxRetry: a minute and six
+	// tried again, doubled by each further one up to MaxRetry: 5 seconds and six
 	// hours.
 	FirstRetry, MaxRetry time.Duration
-	// Tries is how often such an event is tried before it is given up: 12 times.
+	// Tries is how often such an event is tried before it is given up: 16 times.
 	Tries int
 	// Timeout is for one call to another server: 20 seconds.
 	Timeout time.Duration
@@ -75,11 +75,11 @@ func (c *Config) defaults() {
 			*d = v
 		}
 	}
-	set(&c.FirstRetry, time.Minute)
+	set(&c.FirstRetry, 5*time.Second)
 	set(&c.MaxRetry, 6*time.Hour)
 	set(&c.Timeout, 20*time.Second)
 	if c.Tries == 0 {
-		c.Tries = 12
+		c.Tries = 16
 	}
 	if c.FillsPerMinute == 0 {
 		c.FillsPerMinute = 30

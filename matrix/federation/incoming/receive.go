@@ -180,6 +180,17 @@ func (n *Incoming) findOffered(v hub.View, p *place) error {
 
 // unknown leaves of some events those that were not judged and do not wait.
 func (n *Incoming) unknown(ctx context.Context, items []*item) ([]*item, error) {
+	items, err := n.unjudged(ctx, items)
+	return slices.DeleteFunc(items, func(it *item) bool {
+		if it.waits {
+			n.count("known")
+		}
+		return it.waits
+	}), err
+}
+
+// unjudged leaves of some events those that were not judged, and notes which of them wait.
+func (n *Incoming) unjudged(ctx context.Context, items []*item) ([]*item, error) {
 	if len(items) == 0 {
 		return nil, nil
 	}
@@ -187,7 +198,8 @@ func (n *Incoming) unknown(ctx context.Context, items []*item) ([]*item, error) 
 	for i, it := range items {
 		ids[i] = it.pdu.EventID
 	}
-	var judged, waits map[string]bool
+	var judged map[string]bool
+	var waits map[string]int
 	err := n.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
 		if judged, err = shared.Judged(v, ids); err == nil && n.anyWait() {
 			waits, err = areWaiting(v, ids)
@@ -195,11 +207,14 @@ func (n *Incoming) unknown(ctx context.Context, items []*item) ([]*item, error) 
 		return err
 	})
 	return slices.DeleteFunc(items, func(it *item) bool {
-		id := it.pdu.EventID
-		if judged[id] || waits[id] {
+		if judged[it.pdu.EventID] {
 			n.count("known")
+			return true
 		}
-		return judged[id] || waits[id]
+		if tries, ok := waits[it.pdu.EventID]; ok {
+			it.waits, it.tries = true, tries
+		}
+		return false
 	}), err
 }
 

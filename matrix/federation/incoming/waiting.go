@@ -24,17 +24,19 @@ func isStoreError(err error) bool {
 	return errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrInDoubt) || errors.Is(err, store.ErrLeaseLost)
 }
 
-// areWaiting picks of some events those that wait.
-func areWaiting(v hub.View, ids []string) (map[string]bool, error) {
-	q, out := hubstore.Querier(v), map[string]bool{}
+// areWaiting picks of some events those that wait, and says how often each was tried.
+func areWaiting(v hub.View, ids []string) (map[string]int, error) {
+	q, out := hubstore.Querier(v), map[string]int{}
 	for _, id := range ids {
-		var n int
-		if err := q.QueryRow(`SELECT COUNT(*) FROM incoming_waiting WHERE event_id = $1`, id).Scan(&n); err != nil {
+		var tries int64
+		err := q.QueryRow(`SELECT tries FROM incoming_waiting WHERE event_id = $1`, id).Scan(&tries)
+		if store.NotFound(err) {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
-		if n > 0 {
-			out[id] = true
-		}
+		out[id] = int(tries)
 	}
 	return out, nil
 }

@@ -99,11 +99,11 @@ func waits(t *testing.T, db *store.DB) {
 	if got := read(now); len(got) != 1 {
 		t.Errorf("%d are due", len(got))
 	}
-	if got := read(now.Add(90 * time.Second)); len(got) != 1 {
-		t.Errorf("%d are due after a minute and a half", len(got))
+	if got := read(now.Add(7 * time.Second)); len(got) != 1 {
+		t.Errorf("%d are due after seven seconds", len(got))
 	}
-	if got := read(now.Add(3 * time.Minute)); len(got) != 2 || got[0].tries != 2 {
-		t.Errorf("%d are due after three", len(got))
+	if got := read(now.Add(15 * time.Second)); len(got) != 2 || got[0].tries != 2 {
+		t.Errorf("%d are due after fifteen", len(got))
 	}
 	err = h.Read(ctx, func(v hub.View) error {
 		convs, next, err := due(v, now)

@@ -80,7 +80,7 @@ func (g *gap) loose(ctx context.Context, way []*item) (out []*item, err error) {
 }
 
 // found makes items of what a server told, as far as it leads to way, is signed,
-// and is not known.
+// and is not judged. Some may be waiting for their own time.
 func (g *gap) found(ctx context.Context, server string, way []*item, list []json.RawMessage) []*item {
 	told := map[string]*item{}
 	for _, raw := range list {
@@ -99,12 +99,15 @@ func (g *gap) found(ctx context.Context, server string, way []*item, list []json
 			}
 		}
 	}
-	fresh, err := g.n.unknown(ctx, fresh)
+	fresh, err := g.n.unjudged(ctx, fresh)
 	if err != nil {
 		return nil
 	}
 	bad := g.n.verify(ctx, fresh)
-	fresh = slices.DeleteFunc(fresh, func(it *item) bool { return it.unchecked || bad[it.pdu.EventID] != nil })
+	fresh = slices.DeleteFunc(fresh, func(it *item) bool {
+		g.silent = g.silent || it.unchecked
+		return it.unchecked || bad[it.pdu.EventID] != nil
+	})
 	g.n.recommend(ctx, g.p, fresh)
 	for _, it := range fresh {
 		g.have[it.pdu.EventID] = true
@@ -191,15 +194,17 @@ func ofIDs(ids []string) map[string]bool {
 // genuine are those of some events that are of the room, signed, and among ids,
 // if that is not nil; each once.
 func (g *gap) genuine(ctx context.Context, list []json.RawMessage, ids map[string]bool) []*wire.PDU {
-	return g.n.genuine(ctx, g.p, list, ids)
+	out, silent := g.n.genuine(ctx, g.p, list, ids)
+	g.silent = g.silent || silent
+	return out
 }
 
 // verifyBatch is how many events are checked before it is looked whether anybody
 // still waits for them.
 const verifyBatch = 500
 
-func (n *Incoming) genuine(ctx context.Context, p *place, list []json.RawMessage, ids map[string]bool) []*wire.PDU {
-	var out []*wire.PDU
+// genuine is [gap.genuine]. silent says that some were left out whose servers did not answer.
+func (n *Incoming) genuine(ctx context.Context, p *place, list []json.RawMessage, ids map[string]bool) (out []*wire.PDU, silent bool) {
 	seen := map[string]bool{}
 	for batch := range slices.Chunk(list, verifyBatch) {
 		var items []*item
@@ -213,15 +218,16 @@ func (n *Incoming) genuine(ctx context.Context, p *place, list []json.RawMessage
 		}
 		bad := n.verify(ctx, items)
 		for _, it := range items {
+			silent = silent || it.unchecked
 			if !it.unchecked && bad[it.pdu.EventID] == nil {
 				out = append(out, it.pdu)
 			}
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil, silent
 		}
 	}
-	return out
+	return out, silent
 }
 
 // citeBatch is how many events are cited in one turn.
@@ -302,7 +308,9 @@ func (g *gap) stateOf(ctx context.Context, it *item) bool {
 			for _, pdu := range g.genuine(ctx, list, ofIDs(missing)) {
 				got[pdu.EventID] = pdu
 			}
-			g.cite(ctx, got)
+			if g.cite(ctx, got); g.patient(it) {
+				return false
+			}
 		}
 		if before, err := g.usable(ctx, state); err == nil {
 			it.before = before

@@ -8,7 +8,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
+	"parley/matrix/federation/keyring"
 	"parley/matrix/shared"
 	"parley/matrix/wire"
 )
@@ -94,11 +96,13 @@ func (in *intake) into(out *[]*wire.PDU) func(*json.Decoder) error {
 const verifyBatch = 500
 
 // genuine are those of some events that are of the room, signed, and state, by
-// their IDs. What has a wrong hash is redacted.
+// their IDs. What has a wrong hash is redacted. Those of servers that do not answer
+// are tried again for as long as patience says; silent is how many are left out
+// even so.
 //
 // spec: MX 1.19 SS §5.1
-func (j *Joining) genuine(ctx context.Context, roomID string, lists ...[]*wire.PDU) (map[string]*wire.PDU, error) {
-	out := map[string]*wire.PDU{}
+func (j *Joining) genuine(ctx context.Context, patience time.Duration, roomID string, lists ...[]*wire.PDU) (out map[string]*wire.PDU, silent int, err error) {
+	out = map[string]*wire.PDU{}
 	var todo []*wire.PDU
 	for _, list := range lists {
 		for _, pdu := range list {
@@ -109,9 +113,31 @@ func (j *Joining) genuine(ctx context.Context, roomID string, lists ...[]*wire.P
 			todo = append(todo, pdu)
 		}
 	}
+	todo, err = j.sift(ctx, out, todo)
+	until := time.Now().Add(patience)
+	for wait := j.cfg.FirstRetry; err == nil && len(todo) > 0 && time.Now().Add(wait).Before(until); wait *= 2 {
+		if !pause(ctx, wait) {
+			return nil, 0, ctx.Err()
+		}
+		todo, err = j.sift(ctx, out, todo)
+	}
+	for _, pdu := range todo {
+		delete(out, pdu.EventID)
+		j.count("event", "unreachable")
+	}
+	return out, len(todo), err
+}
+
+// sift takes from out those of its events that are not what they seem, and
+// returns those of which that cannot be told now.
+func (j *Joining) sift(ctx context.Context, out map[string]*wire.PDU, todo []*wire.PDU) (silent []*wire.PDU, err error) {
 	for batch := range slices.Chunk(todo, verifyBatch) {
 		for i, err := range j.cfg.Keys.VerifyPDUs(ctx, batch) {
 			pdu := batch[i]
+			if errors.Is(err, keyring.ErrUnreachable) {
+				silent = append(silent, pdu)
+				continue
+			}
 			if err != nil {
 				delete(out, pdu.EventID)
 				j.count("event", "unsigned")
@@ -131,7 +157,7 @@ func (j *Joining) genuine(ctx context.Context, roomID string, lists ...[]*wire.P
 			return nil, err
 		}
 	}
-	return out, nil
+	return silent, nil
 }
 
 // inOrder are events such that each comes after those that it cites, the create
@@ -198,6 +224,7 @@ type found struct {
 	all     []*wire.PDU
 	state   map[string]bool
 	omitted bool
+	silent  int // events that are left out, as their servers do not answer
 	servers []string
 	join    *wire.PDU
 }
@@ -206,13 +233,13 @@ type found struct {
 var ruling = []string{wire.TypeCreate, wire.TypePowerLevels, wire.TypeJoinRules}
 
 // check holds what a server told of a room's state to what can be checked
-// without judging it.
-func (j *Joining) check(ctx context.Context, roomID string, v *wire.Version, state, auth []*wire.PDU) (*found, error) {
-	genuine, err := j.genuine(ctx, roomID, state, auth)
+// without judging it. Patience is for servers that do not answer.
+func (j *Joining) check(ctx context.Context, patience time.Duration, roomID string, v *wire.Version, state, auth []*wire.PDU) (*found, error) {
+	genuine, silent, err := j.genuine(ctx, patience, roomID, state, auth)
 	if err != nil {
 		return nil, err
 	}
-	f := &found{version: v, all: inOrder(genuine), state: make(map[string]bool, len(state))}
+	f := &found{version: v, silent: silent, all: inOrder(genuine), state: make(map[string]bool, len(state))}
 	has := make(map[string]bool, len(f.all))
 	for _, pdu := range f.all {
 		has[pdu.EventID] = true
@@ -300,12 +327,15 @@ func (j *Joining) readWelcome(ctx context.Context, r io.Reader, a *asking, v *wi
 	if err != nil {
 		return nil, err
 	}
-	f, err := j.check(ctx, a.roomID, v, state, auth)
+	f, err := j.check(ctx, 0, a.roomID, v, state, auth)
 	if err != nil {
 		return nil, err
 	}
 	if in.dropped > 0 {
 		j.cfg.Log.Info("events of a room's state could not be read", "room", a.roomID, "events", in.dropped)
+	}
+	if f.silent > 0 && !omitted {
+		servers = serversOf(state)
 	}
 	f.omitted, f.servers = omitted, validServers(servers)
 	if f.join, err = j.returned(ctx, sent, event); err != nil {
@@ -321,6 +351,23 @@ func (j *Joining) readWelcome(ctx context.Context, r io.Reader, a *asking, v *wi
 		}
 	}
 	return f, nil
+}
+
+// serversOf are the servers of those whom a state says to be in the room, whether that can be
+// checked or not.
+func serversOf(state []*wire.PDU) (out []string) {
+	for _, pdu := range state {
+		if pdu.Type != wire.TypeMember || pdu.StateKey == nil {
+			continue
+		}
+		if o, err := wire.ParseObject(pdu.Content); err == nil {
+			if membership, _ := o.String("membership"); membership == "join" {
+				_, server, _ := strings.Cut(*pdu.StateKey, ":")
+				out = append(out, server)
+			}
+		}
+	}
+	return out
 }
 
 // maxServersIn is how many servers of a room are believed to be in it.

@@ -76,7 +76,7 @@ func (j *Joining) entry(server string, f *found) (in shared.Entry, rest bool) {
 			in.State = append(in.State, incoming(pdu))
 		}
 	}
-	if rest || f.omitted {
+	if rest || f.omitted || f.silent > 0 {
 		in.Partial = server
 	}
 	return in, rest
@@ -100,7 +100,7 @@ func (j *Joining) keep(ctx context.Context, server string, a *asking, at core.Ad
 	if err != nil || in.Partial == "" {
 		return conv, nil, err
 	}
-	if rest = f; !held || f.omitted {
+	if rest = f; !held || f.omitted || f.silent > 0 {
 		rest = &found{} // which has to be asked for
 	}
 	return conv, rest, nil
@@ -215,7 +215,7 @@ func (j *Joining) told(ctx context.Context, v *wire.Version, roomID string, stri
 			pdus = append(pdus, pdu)
 		}
 	}
-	genuine, err := j.genuine(ctx, roomID, pdus)
+	genuine, _, err := j.genuine(ctx, 0, roomID, pdus)
 	if err != nil {
 		return nil, err
 	}

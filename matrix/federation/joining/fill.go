@@ -3,6 +3,7 @@ package joining
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -165,14 +166,13 @@ func (j *Joining) fetchState(ctx context.Context, server, roomID string, v *wire
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
 	var state, auth []*wire.PDU
 	in := &intake{version: v, left: j.cfg.MaxEvents}
 	err = readObject(body, map[string]func(*json.Decoder) error{"pdus": in.into(&state), "auth_chain": in.into(&auth)})
-	if err != nil {
+	if err = errors.Join(err, body.Close()); err != nil {
 		return nil, err
 	}
-	return j.check(ctx, roomID, v, state, auth)
+	return j.check(ctx, j.cfg.Patience, roomID, v, state, auth)
 }
 
 // maxAtOnce is how many events are kept in one turn.

@@ -95,6 +95,10 @@ type Config struct {
 	// long it takes until a server that has invited somebody knows of it: a
 	// second.
 	FirstRetry, MaxRetry, Linger time.Duration
+	// Patience is how long members are waited for that cannot be checked because
+	// their servers do not answer, as those do not that are just being started
+	// again: a minute and a half.
+	Patience time.Duration
 }
 
 func (c *Config) defaults() {
@@ -120,6 +124,7 @@ func (c *Config) defaults() {
 	set(&c.FirstRetry, 5*time.Second)
 	set(&c.MaxRetry, 30*time.Minute)
 	set(&c.Linger, time.Second)
+	set(&c.Patience, 90*time.Second)
 }
 
 // Joining lets people in and out. Its methods may be called from any goroutine.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"parley/hub"
 	"parley/matrix/federation/federationtest"
@@ -205,5 +206,44 @@ func TestOmitted(t *testing.T) {
 				seen[pdu.EventID] = true
 			}
 		}
+	}
+}
+
+// TestStartedAgain: while one enters a room, a server of others does not answer. Its members are
+// there when it does, and if it never does the room is whole without them.
+func TestStartedAgain(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		t.Run(fmt.Sprintf("back %v", back), func(t *testing.T) {
+			silence := &federationtest.Silence{Of: "b.test"}
+			w := federationtest.New(t, "a.test", "b.test", "c.test")
+			c := w.Server("c.test")
+			c.Restart(func() {
+				w.Tune = func(cfg *joining.Config) {
+					silence.Verifier, cfg.Keys = cfg.Keys, silence
+					if back { // else it is done when the machine is slow
+						cfg.Patience = time.Hour
+					}
+				}
+			})
+			alice, bob, carol := w.Server("a.test").User("alice"), w.Server("b.test").User("bob"), c.User("carol")
+			room := alice.Create(public)
+			mustEnter(bob, room, "a.test")
+			silence.On.Store(true)
+			mustEnter(carol, room, "a.test")
+			if got := peers(t, c, room); !slices.Equal(got, []string{"a.test", "b.test"}) {
+				t.Errorf("%v", got)
+			}
+			if silence.On.Store(!back); back {
+				whole(t, c)
+				hears(t, carol, room, bob.Say(room, "back"))
+				hears(t, bob, room, carol.Say(room, "there you are"))
+				w.Same(room, "a.test", "b.test", "c.test")
+				return
+			}
+			whole(t, c)
+			if n := members(carol, room); n != 2 {
+				t.Errorf("%d members", n)
+			}
+		})
 	}
 }
