@@ -53,6 +53,9 @@ func (m *Mirror) Admit(tx hub.Tx, c *core.Conversation, before *core.State, e *c
 		if t, err = m.mint(tx, c, before, e, nil); err == nil {
 			err = t.keep()
 		}
+		if err == nil && c.Authority == core.Here && m.graph != nil {
+			err = m.graph.Alone(tx, e, t.pdu)
+		}
 	}
 	if err == nil || hub.CodeOf(err) != "" {
 		return err

@@ -17,6 +17,9 @@ type Graph interface {
 	// Minted is called in the turn that keeps an event that [Mirror.Mint]
 	// built, when it has its position and feed number.
 	Minted(tx hub.Tx, c *core.Conversation, e *core.Event, pdu *wire.PDU) error
+	// Alone is called in the turn that keeps an event of a room in which no other
+	// server is.
+	Alone(tx hub.Tx, e *core.Event, pdu *wire.PDU) error
 }
 
 // Adopted is an event that another server made, or that is known from one,

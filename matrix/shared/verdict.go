@@ -207,6 +207,11 @@ func (r *Rooms) Minted(tx hub.Tx, c *core.Conversation, e *core.Event, pdu *wire
 	return t.move(rm, was, next, nextGroup, e.Feed)
 }
 
+// Alone implements [mirror.Graph].
+func (r *Rooms) Alone(tx hub.Tx, e *core.Event, pdu *wire.PDU) error {
+	return r.oweOutside(tx, e, pdu, head{})
+}
+
 // oweOutside owes an event to the server of the person that it is about, where
 // that is not in the room: an invitation is taken back, or somebody banned. The
 // invitation itself goes another way.

@@ -54,6 +54,12 @@ func TestInvite(t *testing.T) {
 	if e, ok := a.Event(a.State(room)["m.room.member|"+bob.ID]); !ok || roomstest.Object(content(t, e.Content)).Text("reason") != "no time" {
 		t.Error("the reason did not arrive")
 	}
+	// Taken back, before she is in it.
+	other := alice.Create(object{"preset": "private_chat"})
+	invite(alice, other, bob.ID)
+	stands(t, b, other, bob.ID, "invite")
+	alice.Do("POST", roomstest.Room(other, "/kick"), object{"user_id": bob.ID})
+	stands(t, b, other, bob.ID, "leave")
 	refused(t, "declined", enter(bob, room, "a.test"), http.StatusForbidden, "M_FORBIDDEN")
 	// Invited again, of a room of which there is a past.
 	invite(alice, room, bob.ID)
