@@ -35,6 +35,7 @@ func (j *Joining) enterBy(ctx context.Context, server string, a *asking, at core
 		return "", err
 	}
 	defer body.Close()
+	a.taken = append(a.taken, server)
 	f, err := j.readWelcome(ctx, body, a, t.version, pdu)
 	if err != nil {
 		return "", err
@@ -139,6 +140,25 @@ func (j *Joining) notePartial(t *shared.Turn, conv core.ConvID, in shared.Entry,
 		return err
 	}
 	return j.cfg.Outbox.Peers(t.Tx(), conv, servers, nil, e.Feed)
+}
+
+// retreat takes back a join that servers have taken and of which nothing came here: to everybody
+// else she would be in the room.
+func (j *Joining) retreat(ctx context.Context, a *asking) {
+	if len(a.taken) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.cfg.AskTimeout)
+	defer cancel()
+	back := *a
+	back.kind, back.member, back.native = leave, core.Membership{Target: a.who, Standing: core.Left}, nil
+	err := j.byAny(ctx, &back, a.taken, func(server string) error {
+		_, err := j.leaveBy(ctx, server, &back)
+		return err
+	})
+	if err != nil {
+		j.cfg.Log.Warn("a join that came to nothing could not be taken back", "room", a.roomID, "who", a.userID, "err", err)
+	}
 }
 
 // leaveBy has one server take a leave, and returns it.

@@ -160,6 +160,9 @@ func TestLiars(t *testing.T) {
 			if signed := r.asks("send_join") > 0; signed != c.signed {
 				t.Errorf("%s, version %s: signed is %v", c.name, version, signed)
 			}
+			if left := r.asks("make_leave") > 0; left != c.signed {
+				t.Errorf("%s, version %s: taken back is %v", c.name, version, left)
+			}
 			// The same server, having thought better of it.
 			r.template, r.welcome = nil, nil
 			mustEnter(alice, r.room, r.domain)

@@ -12,6 +12,7 @@ import (
 	"parley/matrix/federation"
 	"parley/matrix/shared"
 	"parley/matrix/wire"
+	"parley/store"
 )
 
 // Network implements [hub.Remote].
@@ -222,6 +223,9 @@ func (j *Joining) enter(ctx context.Context, a *asking, w way) (conv core.ConvID
 				return err
 			})
 			if hub.CodeOf(err) != hub.Forbidden || i == lingering || time.Since(w.invited) > fresh {
+				if err != nil && !errors.Is(err, store.ErrInDoubt) {
+					j.retreat(ctx, a)
+				}
 				return err
 			}
 			if !pause(ctx, j.cfg.Linger<<i) {

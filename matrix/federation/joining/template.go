@@ -32,6 +32,8 @@ type asking struct {
 	who    core.Address
 	member core.Membership
 	native *core.Native
+	// taken are the servers that have taken a join of which nothing came yet.
+	taken []string
 }
 
 // origin is in whose name is asked.
