@@ -220,3 +220,39 @@ func (tx *Tx) Try(f func() error) error {
 	}
 	return err
 }
+
+// Scanner is a row that is to be read: a [Row], or [Rows] at one of theirs.
+type Scanner interface{ Scan(dest ...any) error }
+
+// Each runs a query and calls f for each of its rows.
+func Each(q Querier, f func(Scanner) error, query string, args ...any) error {
+	rows, err := q.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// List runs a query and reads each of its rows by scan.
+func List[T any](q Querier, scan func(Scanner) (T, error), query string, args ...any) (out []T, err error) {
+	err = Each(q, func(s Scanner) error {
+		v, err := scan(s)
+		if err == nil {
+			out = append(out, v)
+		}
+		return err
+	}, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Column reads a row of one column.
+func Column[T any](s Scanner) (v T, err error) { return v, s.Scan(&v) }

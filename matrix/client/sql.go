@@ -8,6 +8,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 	"parley/store/hubstore"
 )
 
@@ -43,13 +44,7 @@ func exec(tx hub.Tx, query string, args ...any) (int64, error) {
 
 // column reads a column of text.
 func column(v hub.View, query string, args ...any) (out []string, err error) {
-	err = rows(v, func(scan func(...any) error) error {
-		var s string
-		err := scan(&s)
-		out = append(out, s)
-		return err
-	}, query, args...)
-	return out, err
+	return store.List(hubstore.Querier(v), store.Column[string], query, args...)
 }
 
 // into is for row.

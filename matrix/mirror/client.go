@@ -115,7 +115,7 @@ func (p *page) aggregate(q store.Querier, ids []string) error {
 	err := inBatches(ids, func(in string, args []any) error {
 		// One row for each thread, its last event first.
 		n := len(args) + 1
-		return scanAll(q, func(r *store.Rows) error {
+		return store.Each(q, func(r store.Scanner) error {
 			var target string
 			var t thread
 			err := r.Scan(&target, &t.latest, &t.count, &t.took)
@@ -133,7 +133,7 @@ func (p *page) aggregate(q store.Querier, ids []string) error {
 		return err
 	}
 	return inBatches(ids, func(in string, args []any) error {
-		return scanAll(q, func(r *store.Rows) error {
+		return store.Each(q, func(r store.Scanner) error {
 			var target, id string
 			err := r.Scan(&target, &id)
 			p.refs[target] = append(p.refs[target], id)
@@ -150,7 +150,7 @@ func (p *page) aggregate(q store.Querier, ids []string) error {
 // spec: MX 1.19 CS §10.39.4.1
 func (p *page) replaced(q store.Querier, ids []string) error {
 	return inBatches(ids, func(in string, args []any) error {
-		return scanAll(q, func(r *store.Rows) error {
+		return store.Each(q, func(r store.Scanner) error {
 			var target, id string
 			err := r.Scan(&target, &id)
 			p.edits[target] = id
@@ -173,7 +173,7 @@ func (m *Mirror) memberships(v hub.View, p *page, events []Event) error {
 			continue
 		}
 		spans := []span{}
-		err := scanAll(q, func(r *store.Rows) error {
+		err := store.Each(q, func(r store.Scanner) error {
 			var from, until int64
 			var s span
 			err := r.Scan(&from, &until, &s.event)

@@ -231,18 +231,3 @@ func (m *Mirror) Relations(v hub.View, q RelationQuery) ([]Event, error) {
 	}
 	return events(hubstore.Querier(v), query, args...)
 }
-
-// scanAll runs a query and calls scan for each row.
-func scanAll(q store.Querier, scan func(*store.Rows) error, query string, args ...any) error {
-	rows, err := q.Query(query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}

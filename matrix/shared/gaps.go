@@ -76,7 +76,7 @@ func known(q store.Querier, ids []string, counts func(verdict string) bool) (map
 			continue
 		}
 		marks, args = placeholders(rest)
-		early, err := texts(q, `SELECT event_id FROM mirror_pdus WHERE event_id IN (`+marks+`)`, args...)
+		early, err := store.List(q, store.Column[string], `SELECT event_id FROM mirror_pdus WHERE event_id IN (`+marks+`)`, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -148,7 +148,7 @@ var ErrNoState = errors.New("the state is incomplete")
 // Missing lists events that others follow and that are not known: those first
 // whose followers are the oldest in the timeline.
 func Missing(v hub.View, conv core.ConvID, limit int) ([]string, error) {
-	return texts(hubstore.Querier(v), `SELECT m.event_id FROM shared_missing m LEFT JOIN mirror_pdus p ON p.event_id = m.follower
+	return store.List(hubstore.Querier(v), store.Column[string], `SELECT m.event_id FROM shared_missing m LEFT JOIN mirror_pdus p ON p.event_id = m.follower
 		WHERE m.conv = $1 GROUP BY m.event_id ORDER BY MIN(COALESCE(p.pos, 0)), m.event_id LIMIT $2`, string(conv), limit)
 }
 

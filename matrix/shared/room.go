@@ -106,7 +106,7 @@ func (t *Turn) load(conv core.ConvID) (*room, error) {
 	if rm.current, err = t.state(rm, rm.group); err != nil {
 		return nil, fmt.Errorf("the state of %s: %w", rm.id, err)
 	}
-	if rm.ends, err = texts(t.sql, `SELECT event_id FROM shared_ends WHERE conv = $1 ORDER BY event_id`, string(conv)); err != nil {
+	if rm.ends, err = store.List(t.sql, store.Column[string], `SELECT event_id FROM shared_ends WHERE conv = $1 ORDER BY event_id`, string(conv)); err != nil {
 		return nil, err
 	}
 	rm.joined = map[string]int{}
@@ -116,23 +116,6 @@ func (t *Turn) load(conv core.ConvID) (*room, error) {
 		}
 	}
 	return rm, nil
-}
-
-// texts reads rows of one text.
-func texts(q store.Querier, query string, args ...any) (out []string, err error) {
-	rows, err := q.Query(query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, rows.Err()
 }
 
 // saveHead writes where the room has got to.

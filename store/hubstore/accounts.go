@@ -6,11 +6,12 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
 const accountColumns = `address, created, disabled, strangers, credentials`
 
-func scanAccount(s scanner) (a hub.Account, err error) {
+func scanAccount(s store.Scanner) (a hub.Account, err error) {
 	var address, strangers string
 	var created int64
 	var creds []byte
@@ -30,7 +31,7 @@ func (v *view) Account(a core.Address) (hub.Account, error) {
 }
 
 func (v *view) Accounts() ([]hub.Account, error) {
-	return list(v.q, scanAccount, `SELECT `+accountColumns+` FROM accounts WHERE deleted = 0 ORDER BY address`)
+	return store.List(v.q, scanAccount, `SELECT `+accountColumns+` FROM accounts WHERE deleted = 0 ORDER BY address`)
 }
 
 // PutAccount refuses the name of a deleted account.

@@ -5,6 +5,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
 func (v *view) loadConversation(id core.ConvID) (core.Conversation, error) {
@@ -71,7 +72,7 @@ func (v *view) ConversationNative(n core.Network, native string) (core.ConvID, e
 }
 
 func (v *view) RoomAddresses(id core.ConvID) ([]core.Address, error) {
-	return list(v.q, address, `SELECT address FROM room_addresses WHERE conv = $1 ORDER BY address`, string(id))
+	return store.List(v.q, address, `SELECT address FROM room_addresses WHERE conv = $1 ORDER BY address`, string(id))
 }
 
 func (t *tx) PutRoomAddress(a core.Address, id core.ConvID, by core.Address) error {
@@ -92,11 +93,11 @@ func (t *tx) SetPublic(id core.ConvID, public bool) error {
 }
 
 func (v *view) PublicRooms() ([]core.ConvID, error) {
-	return list(v.q, convID, `SELECT id FROM conversations WHERE public = 1 ORDER BY address`)
+	return store.List(v.q, convID, `SELECT id FROM conversations WHERE public = 1 ORDER BY address`)
 }
 
-func convID(s scanner) (core.ConvID, error) {
-	id, err := column[string](s)
+func convID(s store.Scanner) (core.ConvID, error) {
+	id, err := store.Column[string](s)
 	return core.ConvID(id), err
 }
 
@@ -134,7 +135,7 @@ func (t *tx) remember(id core.ConvID, s *core.State) {
 
 // loadState folds the current state from the events that make it.
 func (v *view) loadState(id core.ConvID) (*core.State, error) {
-	events, err := list(v.q, scanEvent, `SELECT `+eventColumns+` FROM state s JOIN events e ON e.id = s.event
+	events, err := store.List(v.q, scanEvent, `SELECT `+eventColumns+` FROM state s JOIN events e ON e.id = s.event
 		WHERE s.conv = $1 ORDER BY e.pos`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("loading the state of %s: %w", id, err)
@@ -237,7 +238,7 @@ const placeQuery = `SELECT p.conv, p.standing, p.nick, p.pos, p.feed,
 			WHERE x.a = d.a AND x.b = d.b AND x.ended = 0 AND x.opened > d.opened) THEN 1 ELSE 0 END
 	FROM places p LEFT JOIN directs d ON d.conv = p.conv AND d.ended = 0 WHERE p.address = $1`
 
-func scanPlace(s scanner) (p hub.Place, err error) {
+func scanPlace(s store.Scanner) (p hub.Place, err error) {
 	var conv, standing, peer string
 	if err = s.Scan(&conv, &standing, &p.Nick, &p.Since, &p.Feed, &peer, &p.Current); err != nil {
 		return p, noRow(err)
@@ -248,7 +249,7 @@ func scanPlace(s scanner) (p hub.Place, err error) {
 }
 
 func (v *view) Places(a core.Address) ([]hub.Place, error) {
-	return list(v.q, scanPlace, placeQuery+` ORDER BY p.conv`, a.String())
+	return store.List(v.q, scanPlace, placeQuery+` ORDER BY p.conv`, a.String())
 }
 
 func (v *view) Place(a core.Address, id core.ConvID) (hub.Place, error) {
@@ -256,7 +257,7 @@ func (v *view) Place(a core.Address, id core.ConvID) (hub.Place, error) {
 }
 
 func (v *view) Stays(id core.ConvID, a core.Address) ([]hub.Stay, error) {
-	return list(v.q, func(s scanner) (st hub.Stay, err error) {
+	return store.List(v.q, func(s store.Scanner) (st hub.Stay, err error) {
 		return st, s.Scan(&st.Invited, &st.Joined, &st.Left)
 	}, `SELECT invited, joined, ended FROM stays WHERE conv = $1 AND address = $2 ORDER BY began`,
 		string(id), a.String())
@@ -272,7 +273,7 @@ func pair(a, b core.Address) (string, string) {
 }
 
 func (v *view) loadDirects(x, y string) ([]core.ConvID, error) {
-	return list(v.q, convID, `SELECT conv FROM directs WHERE a = $1 AND b = $2 AND ended = 0
+	return store.List(v.q, convID, `SELECT conv FROM directs WHERE a = $1 AND b = $2 AND ended = 0
 		ORDER BY opened DESC`, x, y)
 }
 
@@ -296,7 +297,7 @@ func (v *view) Affiliation(id core.ConvID, a core.Address) (core.Address, error)
 }
 
 func (v *view) Affiliated(id core.ConvID) ([]core.Address, error) {
-	return list(v.q, address, `SELECT address FROM affiliations WHERE conv = $1 ORDER BY address`, string(id))
+	return store.List(v.q, address, `SELECT address FROM affiliations WHERE conv = $1 ORDER BY address`, string(id))
 }
 
 func (t *tx) PutAffiliation(id core.ConvID, a, grantedBy core.Address) error {

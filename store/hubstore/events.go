@@ -9,12 +9,13 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
 const eventColumns = `e.id, e.conv, e.pos, e.feed, e.sender, e.accepted, e.origin, e.kind, e.content,
 	e.native_network, e.native_type, e.native, e.retracted`
 
-func scanEvent(s scanner) (e core.Event, err error) {
+func scanEvent(s store.Scanner) (e core.Event, err error) {
 	var id, conv, sender, kind, network, typ, retracted string
 	var accepted, origin int64
 	var content, native []byte
@@ -59,7 +60,7 @@ func (v *view) EventBy(a core.Alias) (core.EventID, string, error) {
 }
 
 func (v *view) Aliases(id core.EventID) ([]core.Alias, error) {
-	return list(v.q, func(s scanner) (a core.Alias, err error) {
+	return store.List(v.q, func(s store.Scanner) (a core.Alias, err error) {
 		var network string
 		err = s.Scan(&network, &a.Kind, &a.Scope, &a.Key, &a.Digest)
 		a.Network = core.Network(network)
@@ -128,7 +129,7 @@ func (v *view) Page(q hub.Query) ([]core.Event, error) {
 		limit = 10_000
 	}
 	c.args = append(c.args, limit)
-	events, err := list(v.q, scanEvent, fmt.Sprintf(`SELECT %s FROM events e WHERE %s ORDER BY %s LIMIT $%d`,
+	events, err := store.List(v.q, scanEvent, fmt.Sprintf(`SELECT %s FROM events e WHERE %s ORDER BY %s LIMIT $%d`,
 		eventColumns, strings.Join(c.where, " AND "), order, len(c.args)), c.args...)
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (v *view) Related(target core.EventID, kinds ...core.Kind) ([]core.Event, e
 		}
 		c.add(`e.kind IN (`+strings.TrimSuffix(strings.Repeat("?, ", len(marks)), ", ")+`)`, marks...)
 	}
-	return list(v.q, scanEvent, `SELECT `+eventColumns+` FROM events e WHERE `+
+	return store.List(v.q, scanEvent, `SELECT `+eventColumns+` FROM events e WHERE `+
 		strings.Join(c.where, " AND ")+` ORDER BY e.pos`, c.args...)
 }
 
@@ -168,7 +169,7 @@ func (v *view) Thread(conv core.ConvID, root core.EventID, before core.Position,
 		c.add(`e.pos < ?`, int64(before))
 	}
 	c.args = append(c.args, limit)
-	events, err := list(v.q, scanEvent, fmt.Sprintf(`SELECT %s FROM events e WHERE %s ORDER BY e.pos DESC LIMIT $%d`,
+	events, err := store.List(v.q, scanEvent, fmt.Sprintf(`SELECT %s FROM events e WHERE %s ORDER BY e.pos DESC LIMIT $%d`,
 		eventColumns, strings.Join(c.where, " AND "), len(c.args)), c.args...)
 	slices.Reverse(events)
 	return events, err

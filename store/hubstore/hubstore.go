@@ -140,32 +140,9 @@ func one[T any](q store.Querier, query string, args ...any) (v T, err error) {
 	return v, noRow(q.QueryRow(query, args...).Scan(&v))
 }
 
-// list reads every row by a function that scans one.
-func list[T any](q store.Querier, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.Query(query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []T
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
-}
-
-type scanner interface{ Scan(dest ...any) error }
-
-// column scans a row of one column.
-func column[T any](s scanner) (v T, err error) { return v, s.Scan(&v) }
-
 // address scans a row of one address.
-func address(s scanner) (core.Address, error) {
-	text, err := column[string](s)
+func address(s store.Scanner) (core.Address, error) {
+	text, err := store.Column[string](s)
 	if err != nil {
 		return core.Address{}, err
 	}
@@ -173,8 +150,8 @@ func address(s scanner) (core.Address, error) {
 }
 
 // fromJSON scans a row of one JSON column.
-func fromJSON[T any](s scanner) (v T, err error) {
-	data, err := column[[]byte](s)
+func fromJSON[T any](s store.Scanner) (v T, err error) {
+	data, err := store.Column[[]byte](s)
 	if err != nil {
 		return v, err
 	}

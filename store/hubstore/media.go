@@ -6,11 +6,12 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
 const mediaColumns = `m.id, m.owner, m.created, m.file, m.secret, m.stored`
 
-func scanMedia(s scanner) (m hub.Media, err error) {
+func scanMedia(s store.Scanner) (m hub.Media, err error) {
 	var id, owner string
 	var created int64
 	var file []byte
@@ -45,7 +46,7 @@ func (v *view) MediaUsed(owner core.Address) (int64, error) {
 		owner.String())
 }
 
-func scanLink(s scanner) (l hub.Link, err error) {
+func scanLink(s store.Scanner) (l hub.Link, err error) {
 	var media, conv, event string
 	err = s.Scan(&l.Secret, &media, &conv, &event)
 	l.Media, l.Conv, l.Event = core.MediaID(media), core.ConvID(conv), core.EventID(event)
@@ -53,12 +54,12 @@ func scanLink(s scanner) (l hub.Link, err error) {
 }
 
 func (v *view) Links(event core.EventID) ([]hub.Link, error) {
-	return list(v.q, scanLink, `SELECT secret, media, conv, event FROM media_links WHERE event = $1 ORDER BY secret`,
+	return store.List(v.q, scanLink, `SELECT secret, media, conv, event FROM media_links WHERE event = $1 ORDER BY secret`,
 		string(event))
 }
 
 func (v *view) LinksTo(id core.MediaID) ([]hub.Link, error) {
-	return list(v.q, scanLink, `SELECT secret, media, conv, event FROM media_links WHERE media = $1 ORDER BY secret`,
+	return store.List(v.q, scanLink, `SELECT secret, media, conv, event FROM media_links WHERE media = $1 ORDER BY secret`,
 		string(id))
 }
 

@@ -6,9 +6,10 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
-func scanParcel(s scanner) (p hub.Parcel, err error) {
+func scanParcel(s store.Scanner) (p hub.Parcel, err error) {
 	var data []byte
 	var id, attempts, next int64
 	if err = s.Scan(&id, &data, &attempts, &next); err != nil {
@@ -22,12 +23,12 @@ func scanParcel(s scanner) (p hub.Parcel, err error) {
 }
 
 func (v *view) Parcels(d hub.Destination, limit int) ([]hub.Parcel, error) {
-	return list(v.q, scanParcel, `SELECT id, parcel, attempts, next FROM outbox
+	return store.List(v.q, scanParcel, `SELECT id, parcel, attempts, next FROM outbox
 		WHERE network = $1 AND dest = $2 ORDER BY id LIMIT $3`, string(d.Network), d.Dest, limit)
 }
 
 func (v *view) Destinations() ([]hub.Destination, error) {
-	return list(v.q, func(s scanner) (d hub.Destination, err error) {
+	return store.List(v.q, func(s store.Scanner) (d hub.Destination, err error) {
 		var network string
 		err = s.Scan(&network, &d.Dest)
 		d.Network = core.Network(network)

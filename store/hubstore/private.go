@@ -7,6 +7,7 @@ import (
 
 	"parley/core"
 	"parley/hub"
+	"parley/store"
 )
 
 func (v *view) Contact(account, a core.Address) (core.Contact, error) {
@@ -16,20 +17,20 @@ func (v *view) Contact(account, a core.Address) (core.Contact, error) {
 }
 
 func (v *view) Contacts(account core.Address) ([]core.Contact, error) {
-	return list(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE account = $1 ORDER BY address`,
+	return store.List(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE account = $1 ORDER BY address`,
 		account.String())
 }
 
 // Familiar looks at contacts of that server until one is more than a request.
 func (v *view) Familiar(n core.Network, domain string) (bool, error) {
 	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace("@" + domain)
-	all, err := list(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE address LIKE $1 ESCAPE '\' LIMIT 1000`,
+	all, err := store.List(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE address LIKE $1 ESCAPE '\' LIMIT 1000`,
 		string(n)+":%"+pattern)
 	return slices.ContainsFunc(all, func(c core.Contact) bool { return c.Listed || c.Sees || c.Seen }), err
 }
 
 func (v *view) ContactsOf(a core.Address) ([]core.Contact, error) {
-	return list(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE address = $1 ORDER BY account`,
+	return store.List(v.q, fromJSON[core.Contact], `SELECT contact FROM contacts WHERE address = $1 ORDER BY account`,
 		a.String())
 }
 
@@ -44,7 +45,7 @@ func (t *tx) DeleteContact(account, a core.Address) error {
 }
 
 func (v *view) Blocks(account core.Address) ([]core.Address, error) {
-	return list(v.q, address, `SELECT address FROM blocks WHERE account = $1 ORDER BY address`, account.String())
+	return store.List(v.q, address, `SELECT address FROM blocks WHERE account = $1 ORDER BY address`, account.String())
 }
 
 func (v *view) Blocked(account, a core.Address) (bool, error) {
@@ -64,7 +65,7 @@ func (t *tx) DeleteBlock(account, a core.Address) error {
 
 const dataColumns = `account, conv, type, data, deleted, feed`
 
-func scanDatum(s scanner) (d hub.Datum, err error) {
+func scanDatum(s store.Scanner) (d hub.Datum, err error) {
 	var account, conv string
 	var deleted bool
 	if err = s.Scan(&account, &conv, &d.Type, &d.Data, &deleted, &d.Feed); err != nil {
@@ -86,7 +87,7 @@ func (v *view) Datum(account core.Address, conv core.ConvID, typ string) (hub.Da
 }
 
 func (v *view) Data(account core.Address, after core.Feed) ([]hub.Datum, error) {
-	return list(v.q, scanDatum, `SELECT `+dataColumns+` FROM data WHERE account = $1 AND feed > $2 ORDER BY feed`,
+	return store.List(v.q, scanDatum, `SELECT `+dataColumns+` FROM data WHERE account = $1 AND feed > $2 ORDER BY feed`,
 		account.String(), int64(after))
 }
 
@@ -103,7 +104,7 @@ func (t *tx) PutDatum(d hub.Datum) error {
 
 const readingColumns = `conv, who, stage, thread, private, event, pos, at, feed`
 
-func scanReading(s scanner) (r hub.Reading, err error) {
+func scanReading(s store.Scanner) (r hub.Reading, err error) {
 	var conv, who, stage, event string
 	var at int64
 	if err = s.Scan(&conv, &who, &stage, &r.Thread, &r.Private, &event, &r.At, &at, &r.Feed); err != nil {
@@ -121,7 +122,7 @@ func (v *view) Reading(conv core.ConvID, who core.Address, stage core.Stage, thr
 }
 
 func (v *view) Readings(conv core.ConvID, viewer core.Address, after core.Feed) ([]hub.Reading, error) {
-	return list(v.q, scanReading, `SELECT `+readingColumns+` FROM readings
+	return store.List(v.q, scanReading, `SELECT `+readingColumns+` FROM readings
 		WHERE conv = $1 AND feed > $2 AND (private = 0 OR who = $3) ORDER BY feed`,
 		string(conv), int64(after), viewer.String())
 }
@@ -135,7 +136,7 @@ func (t *tx) PutReading(r hub.Reading) error {
 		millis(r.Time), int64(r.Feed))
 }
 
-func scanReport(s scanner) (r hub.Report, err error) {
+func scanReport(s store.Scanner) (r hub.Report, err error) {
 	var event, to, stage string
 	var losses []byte
 	if err = s.Scan(&event, &to, &stage, &r.Reason, &losses, &r.Feed); err != nil {
@@ -149,12 +150,12 @@ func scanReport(s scanner) (r hub.Report, err error) {
 }
 
 func (v *view) Reports(viewer core.Address, after core.Feed) ([]hub.Report, error) {
-	return list(v.q, scanReport, `SELECT event, addressee, stage, reason, losses, feed FROM reports
+	return store.List(v.q, scanReport, `SELECT event, addressee, stage, reason, losses, feed FROM reports
 		WHERE sender = $1 AND feed > $2 ORDER BY feed`, viewer.String(), int64(after))
 }
 
 func (v *view) ReportsOn(id core.EventID) ([]hub.Report, error) {
-	return list(v.q, scanReport, `SELECT event, addressee, stage, reason, losses, feed FROM reports
+	return store.List(v.q, scanReport, `SELECT event, addressee, stage, reason, losses, feed FROM reports
 		WHERE event = $1 ORDER BY addressee`, string(id))
 }
 

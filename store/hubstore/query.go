@@ -7,17 +7,7 @@ import (
 
 // Rows runs a query on a protocol's own tables and calls f for each of its rows.
 func Rows(v hub.View, f func(scan func(...any) error) error, query string, args ...any) error {
-	r, err := Querier(v).Query(query, args...)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for r.Next() {
-		if err := f(r.Scan); err != nil {
-			return err
-		}
-	}
-	return r.Err()
+	return store.Each(Querier(v), func(row store.Scanner) error { return f(row.Scan) }, query, args...)
 }
 
 // Row reads one row of a protocol's own tables into dest; found is false where

@@ -77,24 +77,17 @@ func (t Tokens) Tokens(ctx context.Context, o stream.TokenOwner) ([]stream.Token
 		return nil, err
 	}
 	var out []stream.Token
-	err = t.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT id, issued, expires FROM xmpp_tokens
-			WHERE account = $1 AND client = $2 AND mechanism = $3 AND password = $4`,
-			who.String(), o.Client, o.Mechanism, password(acc.Credentials))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+	err = t.Hub.Read(ctx, func(v hub.View) (err error) {
+		out, err = store.List(hubstore.Querier(v), func(row store.Scanner) (stream.Token, error) {
 			var id string
 			var issued, expires int64
-			if err := rows.Scan(&id, &issued, &expires); err != nil {
-				return err
-			}
-			out = append(out, stream.Token{ID: id, Secret: t.secret(id), Expiry: time.UnixMilli(expires),
-				Due: t.now().Sub(time.UnixMilli(issued)) >= tokenRenew})
-		}
-		return rows.Err()
+			err := row.Scan(&id, &issued, &expires)
+			return stream.Token{ID: id, Secret: t.secret(id), Expiry: time.UnixMilli(expires),
+				Due: t.now().Sub(time.UnixMilli(issued)) >= tokenRenew}, err
+		}, `SELECT id, issued, expires FROM xmpp_tokens
+			WHERE account = $1 AND client = $2 AND mechanism = $3 AND password = $4`,
+			who.String(), o.Client, o.Mechanism, password(acc.Credentials))
+		return err
 	})
 	if err == nil && acc.Disabled {
 		err = stream.ErrDisabled

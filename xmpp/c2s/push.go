@@ -129,47 +129,28 @@ func putPush(tx *store.Tx, t *pushTarget) error {
 
 // targets are what an account has enabled.
 func (p *pusher) targets(ctx context.Context, account core.Address) (all []pushTarget, err error) {
-	err = p.srv.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT service, node, resource, options, failures FROM xmpp_push
+	scan := func(row store.Scanner) (pushTarget, error) {
+		t := pushTarget{account: account}
+		var options []byte
+		err := row.Scan(&t.service, &t.node, &t.resource, &options, &t.failures)
+		if err == nil && len(options) > 0 {
+			t.options, err = element.Parse(options, pep.StoredLimits)
+		}
+		return t, err
+	}
+	err = p.srv.Hub.Read(ctx, func(v hub.View) (err error) {
+		all, err = store.List(hubstore.Querier(v), scan, `SELECT service, node, resource, options, failures FROM xmpp_push
 			WHERE account = $1 ORDER BY service, node`, account.String())
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			t := pushTarget{account: account}
-			var options []byte
-			if err := rows.Scan(&t.service, &t.node, &t.resource, &options, &t.failures); err != nil {
-				return err
-			}
-			if len(options) > 0 {
-				if t.options, err = element.Parse(options, pep.StoredLimits); err != nil {
-					return err
-				}
-			}
-			all = append(all, t)
-		}
-		return rows.Err()
+		return err
 	})
 	return all, err
 }
 
 // accounts are those that have enabled anything.
 func (p *pusher) accounts(ctx context.Context) (all []string, err error) {
-	err = p.srv.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT DISTINCT account FROM xmpp_push`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var a string
-			if err := rows.Scan(&a); err != nil {
-				return err
-			}
-			all = append(all, a)
-		}
-		return rows.Err()
+	err = p.srv.Hub.Read(ctx, func(v hub.View) (err error) {
+		all, err = store.List(hubstore.Querier(v), store.Column[string], `SELECT DISTINCT account FROM xmpp_push`)
+		return err
 	})
 	return all, err
 }

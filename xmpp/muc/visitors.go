@@ -46,28 +46,20 @@ func (s *Service) restore(ctx context.Context) error {
 		session
 	}
 	var all []visitor
-	err := s.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT conv, jid, who FROM muc_visitors WHERE away = 0`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+	err := s.Hub.Read(ctx, func(v hub.View) (err error) {
+		all, err = store.List(hubstore.Querier(v), func(row store.Scanner) (visitor, error) {
 			var conv, jid, who string
-			if err := rows.Scan(&conv, &jid, &who); err != nil {
-				return err
+			if err := row.Scan(&conv, &jid, &who); err != nil {
+				return visitor{}, err
 			}
 			a, err := core.ParseAddress(who)
 			if err != nil {
-				return err
+				return visitor{}, err
 			}
 			j, err := translate.ParseJID(jid)
-			if err != nil {
-				return err
-			}
-			all = append(all, visitor{core.ConvID(conv), session{jid: j, who: a}})
-		}
-		return rows.Err()
+			return visitor{core.ConvID(conv), session{jid: j, who: a}}, err
+		}, `SELECT conv, jid, who FROM muc_visitors WHERE away = 0`)
+		return err
 	})
 	if err != nil {
 		return err
@@ -101,21 +93,12 @@ func (s *Service) sweep(ctx context.Context) {
 func (s *Service) Sweep(ctx context.Context, before time.Time) error {
 	type stay struct{ conv, who string }
 	var over []stay
-	err := s.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT conv, who FROM muc_visitors
+	err := s.Hub.Read(ctx, func(v hub.View) (err error) {
+		over, err = store.List(hubstore.Querier(v), func(row store.Scanner) (st stay, err error) {
+			return st, row.Scan(&st.conv, &st.who)
+		}, `SELECT conv, who FROM muc_visitors
 			GROUP BY conv, who HAVING MIN(away) > 0 AND MAX(away) <= $1`, before.UnixMilli())
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var st stay
-			if err := rows.Scan(&st.conv, &st.who); err != nil {
-				return err
-			}
-			over = append(over, st)
-		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return err

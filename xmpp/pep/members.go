@@ -58,25 +58,15 @@ func Affiliation(v hub.View, account core.Address, node string, who translate.JI
 
 // Affiliations are those with a node, of somebody, or with every node; what is empty is no bound.
 func Affiliations(v hub.View, account core.Address, node string, who translate.JID) ([]Affiliated, error) {
-	rows, err := hubstore.Querier(v).Query(`SELECT node, who, affiliation FROM xmpp_pep_affiliations WHERE account = $1
-		AND ($2 = '' OR node = $2) AND ($3 = '' OR who = $3) ORDER BY node, who`, account.String(), node, who.Bare().String())
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []Affiliated
-	for rows.Next() {
-		var a Affiliated
+	return store.List(hubstore.Querier(v), func(row store.Scanner) (a Affiliated, err error) {
 		var jid string
-		if err := rows.Scan(&a.Node, &jid, &a.As); err != nil {
-			return nil, err
+		if err := row.Scan(&a.Node, &jid, &a.As); err != nil {
+			return a, err
 		}
-		if a.Who, err = translate.ParseJID(jid); err != nil {
-			return nil, err
-		}
-		out = append(out, a)
-	}
-	return out, rows.Err()
+		a.Who, err = translate.ParseJID(jid)
+		return a, err
+	}, `SELECT node, who, affiliation FROM xmpp_pep_affiliations WHERE account = $1
+		AND ($2 = '' OR node = $2) AND ($3 = '' OR who = $3) ORDER BY node, who`, account.String(), node, who.Bare().String())
 }
 
 // SetAffiliation changes an affiliation.
@@ -113,25 +103,15 @@ func room(tx hub.Tx, table string, account core.Address, node string) error {
 
 // Subscriptions are those to a node, or, with an empty one, to every node.
 func Subscriptions(v hub.View, account core.Address, node string) ([]Subscription, error) {
-	rows, err := hubstore.Querier(v).Query(`SELECT node, jid, state FROM xmpp_pep_subscriptions WHERE account = $1
-		AND ($2 = '' OR node = $2) ORDER BY node, jid`, account.String(), node)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []Subscription
-	for rows.Next() {
-		var s Subscription
+	return store.List(hubstore.Querier(v), func(row store.Scanner) (s Subscription, err error) {
 		var jid string
-		if err := rows.Scan(&s.Node, &jid, &s.State); err != nil {
-			return nil, err
+		if err := row.Scan(&s.Node, &jid, &s.State); err != nil {
+			return s, err
 		}
-		if s.JID, err = translate.ParseJID(jid); err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, rows.Err()
+		s.JID, err = translate.ParseJID(jid)
+		return s, err
+	}, `SELECT node, jid, state FROM xmpp_pep_subscriptions WHERE account = $1
+		AND ($2 = '' OR node = $2) ORDER BY node, jid`, account.String(), node)
 }
 
 // SubscriptionsOf are those of one person, to a node or to every node.

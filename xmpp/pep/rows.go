@@ -108,28 +108,16 @@ func DeleteNode(tx hub.Tx, account core.Address, node string) error {
 
 // ReadItems returns the latest items of a node, oldest first.
 func ReadItems(v hub.View, account core.Address, node string, limit int) ([]Item, error) {
-	rows, err := hubstore.Querier(v).Query(`SELECT item, published, publisher, payload FROM xmpp_pep_items
+	out, err := store.List(hubstore.Querier(v), scanItem, `SELECT item, published, publisher, payload FROM xmpp_pep_items
 		WHERE account = $1 AND node = $2 ORDER BY seq DESC LIMIT $3`, account.String(), node, int64(limit))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []Item
-	for rows.Next() {
-		it, err := scanItem(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, it)
-	}
 	slices.Reverse(out)
-	return out, rows.Err()
+	return out, err
 }
 
-func scanItem(rows interface{ Scan(...any) error }) (it Item, err error) {
+func scanItem(row store.Scanner) (it Item, err error) {
 	var published int64
 	var payload []byte
-	if err := rows.Scan(&it.ID, &published, &it.Publisher, &payload); err != nil {
+	if err := row.Scan(&it.ID, &published, &it.Publisher, &payload); err != nil {
 		return it, err
 	}
 	it.Published = time.UnixMilli(published).UTC()

@@ -85,24 +85,13 @@ func (f *Following) Start(ctx context.Context) error {
 	f.mu.Lock()
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	f.mu.Unlock()
-	var convs []core.ConvID
-	err := f.cfg.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT conv FROM following_moves ORDER BY conv`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			convs = append(convs, core.ConvID(id))
-		}
-		return rows.Err()
+	var convs []string
+	err := f.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
+		convs, err = store.List(hubstore.Querier(v), store.Column[string], `SELECT conv FROM following_moves ORDER BY conv`)
+		return err
 	})
 	for _, id := range convs {
-		f.wake(id)
+		f.wake(core.ConvID(id))
 	}
 	return err
 }

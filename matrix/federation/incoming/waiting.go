@@ -151,29 +151,24 @@ func due(v hub.View, now time.Time) (convs []core.ConvID, next time.Time, err er
 
 // waitingIn are the events of a room whose time has come, those of least depth
 // first.
-func waitingIn(v hub.View, p *place, now time.Time, limit int) (items []*item, err error) {
-	rows, err := hubstore.Querier(v).Query(`SELECT event_id, origin, checked, tries, json FROM incoming_waiting
-		WHERE conv = $1 AND next <= $2 ORDER BY depth, event_id LIMIT $3`, string(p.conv), now.UnixMilli(), limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+func waitingIn(v hub.View, p *place, now time.Time, limit int) ([]*item, error) {
+	return store.List(hubstore.Querier(v), func(row store.Scanner) (*item, error) {
 		it := &item{waits: true}
 		var id string
 		var checked int64
 		var tries int64
 		var raw []byte
-		if err := rows.Scan(&id, &it.origin, &checked, &tries, &raw); err != nil {
+		if err := row.Scan(&id, &it.origin, &checked, &tries, &raw); err != nil {
 			return nil, err
 		}
+		var err error
 		if it.pdu, err = wire.Restore(p.version, id, raw); err != nil {
 			return nil, fmt.Errorf("waiting event %s: %w", id, err)
 		}
 		it.unchecked, it.tries = checked == 0, int(tries)
-		items = append(items, it)
-	}
-	return items, rows.Err()
+		return it, nil
+	}, `SELECT event_id, origin, checked, tries, json FROM incoming_waiting
+		WHERE conv = $1 AND next <= $2 ORDER BY depth, event_id LIMIT $3`, string(p.conv), now.UnixMilli(), limit)
 }
 
 // postpone has events tried again later: because it failed, or because others

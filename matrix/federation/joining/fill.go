@@ -41,27 +41,16 @@ func partialOf(q store.Querier, conv core.ConvID) (*partial, error) {
 
 // resume goes on with all rooms whose members are not all known.
 func (j *Joining) resume(ctx context.Context) error {
-	var convs []core.ConvID
-	err := j.cfg.Hub.Read(ctx, func(v hub.View) error {
-		rows, err := hubstore.Querier(v).Query(`SELECT conv FROM joining_partial ORDER BY conv`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			convs = append(convs, core.ConvID(id))
-		}
-		return rows.Err()
+	var convs []string
+	err := j.cfg.Hub.Read(ctx, func(v hub.View) (err error) {
+		convs, err = store.List(hubstore.Querier(v), store.Column[string], `SELECT conv FROM joining_partial ORDER BY conv`)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("reading which Matrix rooms are not whole: %w", err)
 	}
 	for _, id := range convs {
-		j.fill(id, &found{})
+		j.fill(core.ConvID(id), &found{})
 	}
 	return nil
 }

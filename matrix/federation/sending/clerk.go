@@ -224,7 +224,7 @@ func (s *Sender) floors(tx hub.Tx, conv core.ConvID) (map[string]int64, error) {
 		return nil, err
 	}
 	acked := map[route]int64{}
-	if _, err := scan(q, func(r *store.Rows) (x route, err error) {
+	if _, err := store.List(q, func(r store.Scanner) (x route, err error) {
 		var feed int64
 		err = r.Scan(&x.origin, &x.dest, &feed)
 		acked[x] = feed

@@ -202,7 +202,7 @@ func (s *Sender) addSaid(p *peer, t *transaction, room, bytes int) {
 }
 
 func (p *peer) readSingles(q store.Querier, limit int) ([]single, error) {
-	return scan(q, func(r *store.Rows) (o single, err error) {
+	return store.List(q, func(r store.Scanner) (o single, err error) {
 		var since int64
 		err = r.Scan(&o.row, &o.id, &since)
 		o.since = time.UnixMilli(since)
@@ -212,7 +212,7 @@ func (p *peer) readSingles(q store.Querier, limit int) ([]single, error) {
 }
 
 func (p *peer) readEDUs(q store.Querier, limit int) ([]owedEDU, error) {
-	return scan(q, func(r *store.Rows) (o owedEDU, err error) {
+	return store.List(q, func(r store.Scanner) (o owedEDU, err error) {
 		return o, r.Scan(&o.row, &o.Type, (*[]byte)(&o.Content))
 	}, `SELECT id, type, content FROM sending_edus WHERE dest = $1 AND origin = $2 AND id > $3 ORDER BY id LIMIT $4`,
 		p.dest, p.origin, p.edusDone, int64(limit))
@@ -245,7 +245,7 @@ func (s *Sender) refill(ctx context.Context, p *peer) error {
 	var queue []*event
 	more := false
 	err := s.cfg.Hub.Read(ctx, func(v hub.View) error {
-		rooms, err := scan(hubstore.Querier(v), func(r *store.Rows) (b backlog, err error) {
+		rooms, err := store.List(hubstore.Querier(v), func(r store.Scanner) (b backlog, err error) {
 			return b, r.Scan((*string)(&b.conv), &b.count)
 		}, `SELECT e.conv, COUNT(*)`+owedHere+` GROUP BY e.conv ORDER BY MIN(e.feed) LIMIT $3`, p.dest, p.origin, int64(MaxPDUs+1))
 		if err != nil {
@@ -299,7 +299,7 @@ func (s *Sender) readRoom(v hub.View, r route, b backlog, room int, away bool) (
 
 // readOwed reads events that are owed; rest ends the query.
 func readOwed(q store.Querier, rest string, args ...any) ([]*event, error) {
-	return scan(q, func(r *store.Rows) (*event, error) {
+	return store.List(q, func(r store.Scanner) (*event, error) {
 		var e event
 		var since int64
 		err := r.Scan((*string)(&e.conv), (*int64)(&e.feed), &e.id, &since)

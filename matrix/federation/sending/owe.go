@@ -48,7 +48,7 @@ func (s *Sender) room(tx hub.Tx, conv core.ConvID) (*room, error) {
 	if r := s.rooms[conv]; r != nil {
 		return r, nil
 	}
-	stays, err := scan(hubstore.Querier(tx), func(r *store.Rows) (st stay, err error) {
+	stays, err := store.List(hubstore.Querier(tx), func(r store.Scanner) (st stay, err error) {
 		return st, r.Scan(&st.dest, (*int64)(&st.since), (*int64)(&st.until))
 	}, `SELECT dest, since, until FROM sending_peers WHERE conv = $1`, string(conv))
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *Sender) late(tx hub.Tx, conv core.ConvID, dests []string, feed core.Fee
 	if len(dests) == 0 {
 		return nil
 	}
-	origins, err := scan(hubstore.Querier(tx), func(r *store.Rows) (origin string, err error) { return origin, r.Scan(&origin) },
+	origins, err := store.List(hubstore.Querier(tx), store.Column[string],
 		`SELECT DISTINCT origin FROM sending_events WHERE conv = $1 AND feed > $2`, string(conv), int64(feed))
 	if err != nil {
 		return err
@@ -283,7 +283,7 @@ func (o *owing) read(v hub.View) (err error) {
 	routes := func(query string) []route {
 		var found []route
 		if err == nil {
-			found, err = scan(q, func(r *store.Rows) (x route, err error) { return x, r.Scan(&x.origin, &x.dest) }, query)
+			found, err = store.List(q, func(r store.Scanner) (x route, err error) { return x, r.Scan(&x.origin, &x.dest) }, query)
 		}
 		return found
 	}
@@ -297,7 +297,7 @@ func (o *owing) read(v hub.View) (err error) {
 		return err
 	}
 	o.silent = map[route]outage{}
-	_, err = scan(q, func(r *store.Rows) (x route, err error) {
+	_, err = store.List(q, func(r store.Scanner) (x route, err error) {
 		var since, next int64
 		var out outage
 		err = r.Scan(&x.origin, &x.dest, &since, &out.tries, &next)

@@ -242,7 +242,7 @@ func (s *Sender) Heard(server string) {
 
 // Servers are the other servers that are in a room now, in order.
 func (s *Sender) Servers(v hub.View, conv core.ConvID) ([]string, error) {
-	return scan(hubstore.Querier(v), func(r *store.Rows) (dest string, err error) { return dest, r.Scan(&dest) },
+	return store.List(hubstore.Querier(v), store.Column[string],
 		`SELECT dest FROM sending_peers WHERE conv = $1 AND until = $2 ORDER BY dest`, string(conv), staying)
 }
 
@@ -252,22 +252,4 @@ func (s *Sender) ours(domain string) bool { return slices.Contains(s.cfg.Domains
 func (s *Sender) nextID() string {
 	s.txns++
 	return s.life + "." + strconv.FormatInt(s.txns, 10)
-}
-
-// scan reads every row by f.
-func scan[T any](q store.Querier, f func(*store.Rows) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.Query(query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []T
-	for rows.Next() {
-		v, err := f(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
 }
