@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -121,8 +122,11 @@ func ban(ctx context.Context, s *Session) (Outcome, error) {
 	if err := memberChange(ctx, watch, s.room, s.B, "ban"); err != nil {
 		return Outcome{}, err
 	}
-	if _, err := s.B.Do(ctx, "join", Args{"room": s.publicName(s.B)}); err == nil {
+	switch _, err := s.B.Do(ctx, "join", Args{"room": s.publicName(s.B)}); {
+	case err == nil:
 		return Outcome{}, fmt.Errorf("%s could join a room that it is banned from", s.B.Driver.Name)
+	case errors.Is(err, context.DeadlineExceeded):
+		return Outcome{}, fmt.Errorf("%s was not told that it may not join: %w", s.B.Driver.Name, err)
 	}
 	if _, err := s.A.Do(ctx, "unban", Args{"room": s.room, "user": s.B.Address}); err != nil {
 		return Outcome{}, err

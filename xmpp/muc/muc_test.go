@@ -149,7 +149,7 @@ alice receives:
 bob sends:
   <presence to='garden@rooms.example.org/Bob'><x xmlns='http://jabber.org/protocol/muc'/></presence>
 bob receives:
-  <presence type='error'><error><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>
+  <presence type='error'><x xmlns='http://jabber.org/protocol/muc'/><error><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>
 alice sends:
   <iq type='get' id='l1' to='garden@rooms.example.org'><query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='outcast'/></query></iq>
 alice receives:

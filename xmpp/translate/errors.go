@@ -119,6 +119,10 @@ func Bounce(stanza *element.Element, err error) *element.Element {
 			out.SetAttr(at[0], v)
 		}
 	}
+	// Whoever tries to enter a room knows by this what the error is about; some clients wait for it.
+	if stanza.Name.Local == "presence" && stanza.Child(NSMUC, "x") != nil {
+		out.Append(element.New(NSMUC, "x"))
+	}
 	return out.Append(ErrorOf(err))
 }
 
