@@ -3,6 +3,9 @@
 # go.mod says which Go is needed; an older one fetches it.
 export GOTOOLCHAIN := auto
 SHELL := /bin/bash
+# What does not wait for each other is done side by side: the packages are fetched while the
+# linters run.
+MAKEFLAGS += --jobs=2 --output-sync=target
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
