@@ -22,10 +22,11 @@ run: build
 	scripts/run.sh
 
 # Everything that must be right: it installs what it needs, so that nothing is
-# skipped because it is missing.
+# skipped because it is missing. Several packages are tested at a time, since much of it is
+# waiting for other programs.
 .PHONY: test
 test: deps lint
-	go test -race -timeout 40m ./...
+	go test -race -p 4 -timeout 40m ./...
 
 .PHONY: deps
 deps:

@@ -44,10 +44,10 @@ type gap struct {
 }
 
 // patience is how often an event is tried before a state is taken for that before it of
-// which some cannot be checked because their servers do not answer. A server that is being
-// started again answers within a few tries. What was left out then is left out of all that
-// follows, until somebody's next event brings it in.
-const patience = 5
+// which some cannot be checked because their servers do not answer: by default for a minute
+// and a quarter, in which a server that is being started again is back. What is left out then
+// is left out of all that follows, until somebody's next event brings it in.
+const patience = 4
 
 // patient says that an event is rather tried again than judged by less than there is.
 func (g *gap) patient(it *item) bool { return g.silent && it.tries < patience }
