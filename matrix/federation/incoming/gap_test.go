@@ -284,7 +284,7 @@ func TestStartedAgain(t *testing.T) {
 	w, users, room, silence := deaf(t, 2*time.Second)
 	alice, bob, carol := users[0], users[1], users[2]
 	one := alice.Say(room, "one")
-	federationtest.Eventually(t, "what followed waits", func() bool { return count(w.Server("c.test"), "incoming_waiting") == 2 })
+	federationtest.Eventually(t, "what followed waits", func() bool { return count(w.Server("c.test"), "incoming_waiting WHERE tries > 0") == 2 })
 	silence.On.Store(false)
 	hears(t, carol, room, one)
 	hears(t, carol, room, bob.Say(room, "two"))
