@@ -429,3 +429,19 @@ func TestHelpOfEveryCommand(t *testing.T) {
 		}
 	}
 }
+
+// TestUntilStopped: a job that is stopped while it reads has not failed; others have.
+func TestUntilStopped(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	reading := func(context.Context) error { return fmt.Errorf("reading: %w", context.Canceled) }
+	if err := untilStopped(stopped, reading); err != nil {
+		t.Errorf("told to stop: %v", err)
+	}
+	if err := untilStopped(t.Context(), reading); err == nil {
+		t.Error("a job that was not told to stop may not end so")
+	}
+	if err := untilStopped(stopped, func(context.Context) error { return io.ErrUnexpectedEOF }); err == nil {
+		t.Error("another failure is one, also then")
+	}
+}

@@ -192,7 +192,7 @@ func (s *server) serve(ctx context.Context) error {
 		})
 	}
 	for _, job := range s.jobs {
-		g.Go(func() error { return job(gctx) })
+		g.Go(func() error { return untilStopped(gctx, job) })
 	}
 	g.Go(func() error { s.certs.Watch(gctx, certCheck); return nil })
 	g.Go(func() error { s.reloadOnHangup(gctx); return nil })
@@ -204,6 +204,15 @@ func (s *server) serve(ctx context.Context) error {
 	s.log.Info("serving", "domains", s.cfg.Domains, "version", versionString(), "database", s.db.Kind())
 	err = g.Wait()
 	s.log.Info("stopped")
+	return err
+}
+
+// untilStopped does a job. That it is told to stop, in the middle of whatever it does, is no failure.
+func untilStopped(ctx context.Context, job func(context.Context) error) error {
+	err := job(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
 	return err
 }
 

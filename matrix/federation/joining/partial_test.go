@@ -50,6 +50,10 @@ func whole(t testing.TB, s *federationtest.Server) {
 		}
 		return n == 0
 	})
+	// What is remembered for readers changes after the commit, in the same turn of the writer.
+	if err := s.Hub.Write(t.Context(), func(hub.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // peers are the servers to which what is said in a room goes.
