@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -324,6 +325,9 @@ func TestThird(t *testing.T) {
 	w.hook("/_matrix/federation/v1/", func(r *http.Request, next federationtest.Next) (*http.Response, error) {
 		if r.URL.Host == "a.test" && !strings.HasPrefix(r.URL.Path, send) {
 			return notFound(r, next)
+		}
+		if strings.Contains(r.URL.Path, "/get_missing_events/") { // it can tell what it has heard itself
+			federationtest.Eventually(t, "c.test hears it too", func() bool { return slices.Contains(said(c, room), "found") })
 		}
 		return next(r)
 	})
