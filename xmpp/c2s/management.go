@@ -158,7 +158,7 @@ func (srv *Server) take(ctx context.Context, l *link, account core.Address, el *
 	srv.mu.Unlock()
 	if s != nil && s.account == account {
 		ok := make(chan bool, 1)
-		if s.call(func(context.Context) { ok <- s.resumed(l, sm.Counter(h)) }) && <-ok {
+		if s.call(func(context.Context) { ok <- s.resumed(l, sm.Counter(h)) }) && s.outcome(ok) {
 			return s, nil
 		}
 	}

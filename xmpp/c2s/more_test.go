@@ -189,6 +189,21 @@ func TestStreamManagement(t *testing.T) {
 	}
 }
 
+// A client that comes back just when its session ends is told so, and not kept waiting.
+//
+// spec: XEP-0198 §5
+func TestResumedAtTheEnd(t *testing.T) {
+	s := xmpptest.New(t)
+	alice := s.Connect("alice", "phone")
+	alice.SendRaw("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+	id := alice.Receive(named("enabled")).Attr("id")
+	again := s.Dial("alice")
+	s.C2S.EndWhile(t, s.Account("alice"), "phone", func() {
+		again.SendRaw("<resume xmlns='urn:xmpp:sm:3' previd='" + id + "' h='0'/>")
+	})
+	again.Receive(named("failed"))
+}
+
 // A client that lost its connection before it was told says the same again: it is said once.
 func TestResentMessageIsOnce(t *testing.T) {
 	s := xmpptest.New(t)

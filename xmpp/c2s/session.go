@@ -207,12 +207,28 @@ func (s *Session) readNews(ctx context.Context) {
 	}
 }
 
-// call has f called by the session's goroutine; false if the session is over.
+// call has f called by the session's goroutine; false if the session is over. It may end before it comes to f: who waits for f waits
+// for the end as well.
 func (s *Session) call(f func(context.Context)) bool {
 	select {
 	case s.calls <- f:
 		return true
 	case <-s.done:
+		return false
+	}
+}
+
+// outcome waits for the answer of what was called, which has room for it; false if the session ended first.
+func (s *Session) outcome(ok <-chan bool) bool {
+	select {
+	case is := <-ok:
+		return is
+	case <-s.done:
+	}
+	select {
+	case is := <-ok:
+		return is
+	default:
 		return false
 	}
 }
