@@ -2,6 +2,7 @@ package shared
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"parley/core"
@@ -232,6 +233,9 @@ func (t *Turn) before(rm *room, in Incoming) (graph.State, int64, error) {
 	}
 	if len(missing.Prev)+len(missing.State) > 0 {
 		return graph.State{}, 0, &missing
+	}
+	if len(groups) == 0 {
+		return graph.State{}, 0, fmt.Errorf("%w: it follows nothing", graph.ErrLink)
 	}
 	return t.resolve(rm, groups)
 }

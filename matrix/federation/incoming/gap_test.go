@@ -307,6 +307,27 @@ func TestLongGone(t *testing.T) {
 	w.cores(room, "a.test", "b.test", "c.test")
 }
 
+// TestWayEnds: where another server tells more than lies between, because it has not heard what
+// came last here, the way ends at what is known. The room's beginning is no part of it.
+func TestWayEnds(t *testing.T) {
+	w := newWorld(t, nil, "a.test", "b.test")
+	alice, bob := w.Server("a.test").User("alice"), w.Server("b.test").User("bob")
+	room := alice.Create(object{"preset": "public_chat"})
+	alice.Say(room, "past")
+	join(bob, room, "a.test")
+	w.Same(room, "a.test", "b.test")
+	w.lose("a.test", true)
+	bob.Say(room, "unheard")
+	w.lostEvents("a.test", 1)
+	w.lose("b.test", true)
+	alice.Say(room, "lost")
+	w.lostEvents("b.test", 1)
+	w.lose("b.test", false)
+	hears(t, bob, room, alice.Say(room, "found"))
+	w.lose("a.test", false)
+	same(t, "b.test", said(w.Server("b.test"), room), []string{"unheard", "lost", "found"})
+}
+
 // TestThird: what a server does not tell is asked of others in the room.
 func TestThird(t *testing.T) {
 	w := newWorld(t, nil, "a.test", "b.test", "c.test")

@@ -82,12 +82,21 @@ func (g *gap) loose(ctx context.Context, way []*item) (out []*item, err error) {
 // found makes items of what a server told, as far as it leads to way, is signed,
 // and is not judged. Some may be waiting for their own time.
 func (g *gap) found(ctx context.Context, server string, way []*item, list []json.RawMessage) []*item {
-	told := map[string]*item{}
+	var all []*item
 	for _, raw := range list {
 		pdu, err := g.p.parse(raw)
 		if err == nil && !g.have[pdu.EventID] {
-			told[pdu.EventID] = &item{pdu: pdu, origin: server, found: true, walked: true}
+			all = append(all, &item{pdu: pdu, origin: server, found: true, walked: true})
 		}
+	}
+	// The way ends at what was judged: what lies behind that is the past, which may be unknown.
+	all, err := g.n.unjudged(ctx, all)
+	if err != nil {
+		return nil
+	}
+	told := make(map[string]*item, len(all))
+	for _, it := range all {
+		told[it.pdu.EventID] = it
 	}
 	var fresh []*item
 	for todo := slices.Clone(way); len(todo) > 0 && g.fetched+len(fresh) < maxFetched; todo = todo[1:] {
@@ -98,10 +107,6 @@ func (g *gap) found(ctx context.Context, server string, way []*item, list []json
 				todo = append(todo, it)
 			}
 		}
-	}
-	fresh, err := g.n.unjudged(ctx, fresh)
-	if err != nil {
-		return nil
 	}
 	bad := g.n.verify(ctx, fresh)
 	fresh = slices.DeleteFunc(fresh, func(it *item) bool {
