@@ -3,9 +3,6 @@
 # go.mod says which Go is needed; an older one fetches it.
 export GOTOOLCHAIN := auto
 SHELL := /bin/bash
-# What does not wait for each other is done side by side: the packages are fetched while the
-# linters run.
-MAKEFLAGS += --jobs=2 --output-sync=target
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -23,9 +20,10 @@ run: build
 
 # Everything that must be right: it installs what it needs, so that nothing is
 # skipped because it is missing. Several packages are tested at a time, since much of it is
-# waiting for other programs.
+# waiting for other programs, and packages are fetched while the linters run.
 .PHONY: test
-test: deps lint
+test:
+	$(MAKE) --jobs=2 --output-sync=target deps lint
 	go test -race -p 4 -timeout 40m ./...
 
 .PHONY: deps
