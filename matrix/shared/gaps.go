@@ -58,17 +58,13 @@ func known(q store.Querier, ids []string, counts func(verdict string) bool) (map
 	for batch := range slices.Chunk(ids, 200) {
 		found := map[string]bool{}
 		marks, args := placeholders(batch)
-		rows, err := q.Query(`SELECT event_id, verdict FROM shared_events WHERE event_id IN (`+marks+`)`, args...)
-		if err != nil {
-			return nil, err
-		}
-		if err := each(rows, func() error {
+		if err := store.Each(q, func(row store.Scanner) error {
 			var id, verdict string
-			err := rows.Scan(&id, &verdict)
+			err := row.Scan(&id, &verdict)
 			found[id] = true
 			out[id] = counts(verdict)
 			return err
-		}); err != nil {
+		}, `SELECT event_id, verdict FROM shared_events WHERE event_id IN (`+marks+`)`, args...); err != nil {
 			return nil, err
 		}
 		rest := slices.DeleteFunc(slices.Clone(batch), func(id string) bool { return found[id] })

@@ -5,6 +5,7 @@ import (
 
 	"parley/matrix/graph"
 	"parley/matrix/wire"
+	"parley/store"
 )
 
 // A group is one state of a room on disk. Most are written as what differs from
@@ -33,19 +34,13 @@ func (t *Turn) state(rm *room, id int64) (graph.State, error) {
 		if err := t.sql.QueryRow(`SELECT parent FROM shared_groups WHERE id = $1`, at).Scan(&parent); err != nil {
 			return s, fmt.Errorf("state group %d: %w", at, err)
 		}
-		rows, err := t.sql.Query(`SELECT type, state_key, event_id FROM shared_states WHERE grp = $1`, at)
-		if err != nil {
-			return s, err
-		}
-		var ds []delta
-		err = each(rows, func() error {
-			var d delta
-			err := rows.Scan(&d.key.Type, &d.key.Key, &d.event)
-			if ds = append(ds, d); d.event != "" {
+		ds, err := store.List(t.sql, func(row store.Scanner) (d delta, err error) {
+			err = row.Scan(&d.key.Type, &d.key.Key, &d.event)
+			if d.event != "" {
 				ids = append(ids, d.event)
 			}
-			return err
-		})
+			return d, err
+		}, `SELECT type, state_key, event_id FROM shared_states WHERE grp = $1`, at)
 		if err != nil {
 			return s, err
 		}

@@ -146,16 +146,12 @@ func (l *Look) Events(ids ...string) (map[string]Event, error) {
 
 // events adds what a query finds.
 func (l *Look) events(out map[string]Event, query string, args []any) error {
-	rows, err := l.q.Query(query, args...)
-	if err != nil {
-		return err
-	}
-	return each(rows, func() error {
+	return store.Each(l.q, func(row store.Scanner) error {
 		var id, conv, verdict string
 		var e Event
 		var raw []byte
 		var pos int64
-		if err := rows.Scan(&id, &conv, &verdict, &e.prior, &e.state, &pos, &raw); err != nil || conv != string(l.Conv) {
+		if err := row.Scan(&id, &conv, &verdict, &e.prior, &e.state, &pos, &raw); err != nil || conv != string(l.Conv) {
 			return err
 		}
 		pdu, err := wire.Restore(l.Version, id, raw)
@@ -169,7 +165,7 @@ func (l *Look) events(out map[string]Event, query string, args []any) error {
 		e.early = e.prior == 0 && !e.Cited && 0 < e.pos && e.pos < hub.Ground
 		out[id] = e
 		return nil
-	})
+	}, query, args...)
 }
 
 // ErrUnknownState says that the state at an event is not known here.

@@ -222,16 +222,11 @@ func read(q store.Querier, version *wire.Version, ids []string) (map[string]kept
 	out := make(map[string]kept, len(ids))
 	for batch := range slices.Chunk(ids, 200) {
 		marks, args := placeholders(batch)
-		rows, err := q.Query(`SELECT s.event_id, s.verdict, s.state, s.via_signed, COALESCE(s.json, p.json)
-			FROM shared_events s LEFT JOIN mirror_pdus p ON p.event_id = s.event_id WHERE s.event_id IN (`+marks+`)`, args...)
-		if err != nil {
-			return nil, err
-		}
-		err = each(rows, func() error {
+		err := store.Each(q, func(row store.Scanner) error {
 			var id string
 			var k kept
 			var raw []byte
-			if err := rows.Scan(&id, &k.verdict, &k.state, &k.viaSigned, &raw); err != nil {
+			if err := row.Scan(&id, &k.verdict, &k.state, &k.viaSigned, &raw); err != nil {
 				return err
 			}
 			var err error
@@ -240,7 +235,8 @@ func read(q store.Querier, version *wire.Version, ids []string) (map[string]kept
 			}
 			out[id] = k
 			return nil
-		})
+		}, `SELECT s.event_id, s.verdict, s.state, s.via_signed, COALESCE(s.json, p.json)
+			FROM shared_events s LEFT JOIN mirror_pdus p ON p.event_id = s.event_id WHERE s.event_id IN (`+marks+`)`, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -250,14 +246,10 @@ func read(q store.Querier, version *wire.Version, ids []string) (map[string]kept
 			continue
 		}
 		marks, args = placeholders(rest)
-		rows, err = q.Query(`SELECT event_id, json FROM mirror_pdus WHERE event_id IN (`+marks+`)`, args...)
-		if err != nil {
-			return nil, err
-		}
-		err = each(rows, func() error {
+		err = store.Each(q, func(row store.Scanner) error {
 			var id string
 			var raw []byte
-			if err := rows.Scan(&id, &raw); err != nil {
+			if err := row.Scan(&id, &raw); err != nil {
 				return err
 			}
 			pdu, err := wire.Restore(version, id, raw)
@@ -266,23 +258,12 @@ func read(q store.Querier, version *wire.Version, ids []string) (map[string]kept
 			}
 			out[id] = kept{pdu: pdu, verdict: accepted, viaSigned: true}
 			return nil
-		})
+		}, `SELECT event_id, json FROM mirror_pdus WHERE event_id IN (`+marks+`)`, args...)
 		if err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
-}
-
-// each calls f for every row.
-func each(rows *store.Rows, f func() error) error {
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }
 
 // placeholders are those of an IN list, and its arguments.

@@ -6,6 +6,7 @@ import (
 
 	"parley/core"
 	"parley/matrix/wire"
+	"parley/store"
 )
 
 // Sight is what decides whether a server may see an event: how open the room was
@@ -205,20 +206,13 @@ func (l *Look) line(server string) (*line, error) {
 
 // spans reads pieces of the state over time.
 func spans[T any](l *Look, read func(map[string]T) error, where string, args ...any) ([]span[T], error) {
-	rows, err := l.q.Query(`SELECT pos, until, event_id FROM mirror_state WHERE conv = $1 AND `+where, append([]any{string(l.Conv)}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	var out []span[T]
 	said := map[string]T{}
-	err = each(rows, func() error {
-		var s span[T]
-		err := rows.Scan(&s.from, &s.until, &s.event)
+	out, err := store.List(l.q, func(row store.Scanner) (s span[T], err error) {
+		err = row.Scan(&s.from, &s.until, &s.event)
 		var none T
 		said[s.event] = none
-		out = append(out, s)
-		return err
-	})
+		return s, err
+	}, `SELECT pos, until, event_id FROM mirror_state WHERE conv = $1 AND `+where, append([]any{string(l.Conv)}, args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"parley/matrix/wire"
+	"parley/store"
 )
 
 // node is a state group, with what it changes in the one that it differs from.
@@ -90,19 +91,11 @@ func (l *Look) nodes(groups []int64, where string, more []any) (nodes map[int64]
 	if where != "" {
 		where = " AND " + where
 	}
-	rows, err := l.q.Query(`WITH RECURSIVE chain(id, parent) AS (
-			SELECT id, parent FROM shared_groups WHERE id IN (`+marks+`)
-			UNION SELECT g.id, g.parent FROM chain c JOIN shared_groups g ON g.id = c.parent)
-		SELECT c.id, c.parent, COALESCE(s.type, ''), COALESCE(s.state_key, ''), COALESCE(s.event_id, '')
-		FROM chain c LEFT JOIN shared_states s ON s.grp = c.id`+where, append(args, more...)...)
-	if err != nil {
-		return nil, nil, err
-	}
 	parents := map[int64]int64{}
-	err = each(rows, func() error {
+	err = store.Each(l.q, func(row store.Scanner) error {
 		var id, parent int64
 		var c change
-		if err := rows.Scan(&id, &parent, &c.key.Type, &c.key.Key, &c.event); err != nil {
+		if err := row.Scan(&id, &parent, &c.key.Type, &c.key.Key, &c.event); err != nil {
 			return err
 		}
 		if nodes[id] == nil {
@@ -113,7 +106,11 @@ func (l *Look) nodes(groups []int64, where string, more []any) (nodes map[int64]
 			nodes[id].sets = append(nodes[id].sets, c)
 		}
 		return nil
-	})
+	}, `WITH RECURSIVE chain(id, parent) AS (
+			SELECT id, parent FROM shared_groups WHERE id IN (`+marks+`)
+			UNION SELECT g.id, g.parent FROM chain c JOIN shared_groups g ON g.id = c.parent)
+		SELECT c.id, c.parent, COALESCE(s.type, ''), COALESCE(s.state_key, ''), COALESCE(s.event_id, '')
+		FROM chain c LEFT JOIN shared_states s ON s.grp = c.id`+where, append(args, more...)...)
 	for id, parent := range parents {
 		if p := nodes[parent]; p != nil {
 			p.children = append(p.children, id)

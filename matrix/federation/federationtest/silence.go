@@ -5,24 +5,20 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"parley/matrix/federation/incoming"
 	"parley/matrix/federation/keyring"
 	"parley/matrix/wire"
 )
 
-// Verifier checks signatures.
-type Verifier interface {
-	VerifyPDUs(ctx context.Context, pdus []*wire.PDU) []error
-}
-
-// Silence is a [Verifier] that, while it is on, finds servers silent when it asks for their
+// Silence is an [incoming.Verifier] that, while it is on, finds servers silent when it asks for their
 // keys: all of them, or the one of a domain.
 type Silence struct {
-	Verifier
+	incoming.Verifier
 	Of string
 	On atomic.Bool
 }
 
-// VerifyPDUs implements [Verifier].
+// VerifyPDUs implements [incoming.Verifier].
 func (s *Silence) VerifyPDUs(ctx context.Context, pdus []*wire.PDU) []error {
 	errs := s.Verifier.VerifyPDUs(ctx, pdus)
 	for i, pdu := range pdus {
